@@ -1,0 +1,78 @@
+"""Errors, named for how one recovers from them.
+
+    StreamgenError
+    ├── RetryError            the same call may be made again, nothing was changed
+    │   ├── PublishAborted        the transaction was aborted; its results are kept and sent again
+    │   └── BrokerUnavailable     no broker answered in time
+    ├── OutcomeUnknown        a commit was sent and its answer lost: read the committed offsets first
+    ├── ReopenError           drop the tasks without writing, rejoin the group, open them again
+    │   └── Fenced                another worker owns the partitions or the transactional id
+    └── StopError             a person must act; the message says what is wrong, where, and what to do
+        ├── ConfigError           the configuration
+        ├── InputError            a file or a topic's content that cannot be used as asked
+        ├── TopicError            a topic is missing, compacted, or has the wrong partition count
+        ├── PermissionDenied      the broker refused a right
+        ├── StateError            a checkpoint is damaged, foreign or of an unknown version
+        └── MissingDependency     an optional package is not installed
+
+Every message is one sentence or two: what is wrong, where, and what to do. The command line prints
+it without a traceback and exits with a code other than 0.
+"""
+
+from __future__ import annotations
+
+
+class StreamgenError(Exception):
+    """Base of every error that streamgen raises on purpose."""
+
+
+class RetryError(StreamgenError):
+    """Nothing was changed; the same call may be made again."""
+
+
+class PublishAborted(RetryError):
+    """The transaction was aborted: no output and no offset of it is visible."""
+
+
+class BrokerUnavailable(RetryError):
+    """No broker answered in time."""
+
+
+class OutcomeUnknown(StreamgenError):
+    """A commit may or may not have happened; the committed offsets tell."""
+
+
+class ReopenError(StreamgenError):
+    """The worker's claim on its tasks is void: drop them without writing, rejoin, open again."""
+
+
+class Fenced(ReopenError):
+    """Another worker owns the partitions or the transactional id now."""
+
+
+class StopError(StreamgenError):
+    """A person must act before it is worth trying again."""
+
+
+class ConfigError(StopError):
+    """The configuration cannot be used."""
+
+
+class InputError(StopError):
+    """A file or a topic's content cannot be used as asked."""
+
+
+class TopicError(StopError):
+    """A topic is missing, compacted, or has the wrong partition count."""
+
+
+class PermissionDenied(StopError):
+    """The broker refused a right."""
+
+
+class StateError(StopError):
+    """A checkpoint is damaged, foreign or of an unknown version."""
+
+
+class MissingDependency(StopError):
+    """An optional package is not installed."""

@@ -1,0 +1,67 @@
+"""What the loop needs of Kafka, and no more. Every transport passes `tests/conformance/test_transport.py`.
+
+A transport is one member of one consumer group with one transactional producer. It is used from one
+thread. It never commits on its own and never seeks on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streamgen.records import OutputBatch, RawBatch, TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought. The changes of assignment happened before the batches were fetched."""
+
+    batches: list[RawBatch] = field(default_factory=list)
+    assigned: frozenset[TopicPartition] = frozenset()
+    revoked: frozenset[TopicPartition] = frozenset()  # given up in order; a commit is no longer possible
+    lost: frozenset[TopicPartition] = frozenset()  # taken away: what was not committed is another's now
+
+
+class Transport(Protocol):
+    """One group member and its transactional producer."""
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        """Wait up to `timeout_s` for records. Call often: it also keeps the group membership alive.
+
+        A newly assigned partition is reported in `assigned` and delivers nothing until `seek` was
+        called for it. The group metadata is captured with the records (KIP-447): `publish` uses it.
+
+        Raises `Fenced` when the membership is void (the client then rejoins at the next poll).
+        """
+
+    def seek(self, source: TopicPartition, offset: int) -> None:
+        """Deliver from `offset` on; starts a newly assigned partition."""
+
+    def pause(self, sources: Iterable[TopicPartition]) -> None:
+        """Deliver nothing from these partitions, whose position and membership are kept."""
+
+    def resume(self, sources: Iterable[TopicPartition]) -> None:
+        """Undo `pause`."""
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        """The group's committed offset of each partition, waiting for pending transactions; None: never."""
+
+    def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First retained offset and read_committed end (last stable offset) of each partition."""
+
+    def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """First offset whose Kafka timestamp is at or after `time_ms`; the end where there is none."""
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """All partitions of a topic, in order. Raises `TopicError` when it does not exist."""
+
+    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
+        """One transaction: the outputs, and `offsets` (next to read) as the group's position.
+
+        Returns when the commit is known. Raises `PublishAborted` (nothing is visible; call again with
+        the same), `OutcomeUnknown` (ask `committed`), `Fenced` (drop the tasks), or a `StopError`.
+        """
+
+    def close(self) -> None:
+        """Leave the group and end the producer; an open transaction is aborted first."""
