@@ -9,39 +9,84 @@ from __future__ import annotations
 import hashlib
 import json
 from datetime import timedelta
-from typing import Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+from streamgen.times import Duration, PositiveDuration, time_ms
+
+
+def _zone(name: str) -> str:
+    # ZoneInfo raises KeyError for an unknown name, ValueError for one that leaves the database's folder,
+    # OSError for a folder ("America").
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        near = get_close_matches(name, available_timezones(), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ", such as UTC or Europe/Berlin"
+        raise ValueError(f"not a time zone of the IANA database{hint}") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class KafkaConfig(_Section):
     """How to reach the brokers. Security settings pass through to the client."""
 
-    bootstrap_servers: str = Field("localhost:9092", description="Comma-separated host:port list.")
+    bootstrap_servers: str = Field(default="localhost:9092", description="Comma-separated host:port list.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to talk to the brokers."
+        default="PLAINTEXT", description="How to talk to the brokers."
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
-        None, description="SASL mechanism, with SASL_PLAINTEXT or SASL_SSL."
+        default=None, description="SASL mechanism, with SASL_PLAINTEXT or SASL_SSL."
     )
-    sasl_username: str | None = Field(None, description="SASL user.")
-    sasl_password: SecretStr | None = Field(None, description="SASL password; better from the environment.")
-    ssl_cafile: str | None = Field(None, description="PEM file of the authority that signed the brokers.")
-    ssl_certfile: str | None = Field(None, description="PEM file of this client's certificate (mutual TLS).")
-    ssl_keyfile: str | None = Field(None, description="PEM file of this client's key (mutual TLS).")
-    ssl_password: SecretStr | None = Field(None, description="Password of the key file.")
-    ssl_check_hostname: bool = Field(True, description="Whether the broker's certificate must name its host.")
+    sasl_username: str | None = Field(default=None, description="SASL user.")
+    sasl_password: SecretStr | None = Field(
+        default=None, description="SASL password; better from the environment."
+    )
+    ssl_cafile: str | None = Field(
+        default=None, description="PEM file of the authority that signed the brokers."
+    )
+    ssl_certfile: str | None = Field(
+        default=None, description="PEM file of this client's certificate (mutual TLS)."
+    )
+    ssl_keyfile: str | None = Field(default=None, description="PEM file of this client's key (mutual TLS).")
+    ssl_password: SecretStr | None = Field(default=None, description="Password of the key file.")
+    ssl_check_hostname: bool = Field(
+        default=True, description="Whether the broker's certificate must name its host."
+    )
+
+    @model_validator(mode="after")
+    def _sasl_is_whole(self) -> Self:
+        if self.security_protocol.startswith("SASL_"):
+            needed = ("sasl_mechanism", "sasl_username", "sasl_password")
+            absent = [name for name in needed if getattr(self, name) is None]
+            if absent:
+                raise ValueError(f"security_protocol {self.security_protocol} needs {', '.join(absent)} too")
+        return self
 
 
 class KeyConfig(_Section):
     """Where a record's scope key comes from."""
 
     field: str | None = Field(
-        None, description="Field (dotted path) that holds the key; absent: the record's own Kafka key."
+        default=None,
+        description="Field (dotted path) that holds the key; absent: the record's own Kafka key.",
     )
 
 
@@ -49,31 +94,35 @@ class TimestampConfig(_Section):
     """Where a record's event time comes from."""
 
     field: str | None = Field(
-        None, description="Field (dotted path) that holds the time; absent: the record's Kafka timestamp."
+        default=None,
+        description="Field (dotted path) that holds the time; absent: the record's Kafka timestamp.",
     )
     unit: Literal["auto", "s", "ms", "us", "ns"] = Field(
-        "auto", description="Unit of a numeric time; auto judges by its size."
+        default="auto", description="Unit of a numeric time; auto judges by its size."
     )
-    timezone: str = Field("UTC", description="Time zone in which a time without one is read.")
-    max_ahead: timedelta | None = Field(
-        timedelta(days=1),
+    timezone: Zone = Field(default="UTC", description="Time zone in which a time without one is read.")
+    max_ahead: Duration | None = Field(
+        default=timedelta(days=1),
         description="A record further ahead of its own Kafka timestamp is dead-lettered; null: no limit.",
     )
-    max_behind: timedelta | None = Field(
-        None, description="A record further behind its own Kafka timestamp is dead-lettered; null: no limit."
+    max_behind: Duration | None = Field(
+        default=None,
+        description="A record further behind its own Kafka timestamp is dead-lettered; null: no limit.",
     )
 
 
 class WindowConfig(_Section):
     """What one training update looks at, per key."""
 
-    length: int = Field(16, ge=2, le=1024, description="Records in a window (the chunk of one update).")
-    stride: int | None = Field(None, ge=1, description="Records between windows; null: the length.")
-    max_gap: timedelta | None = Field(
-        None, description="Largest gap in event time that a window may span; null: no limit."
+    length: int = Field(
+        default=16, ge=2, le=1024, description="Records in a window (the chunk of one update)."
+    )
+    stride: int | None = Field(default=None, ge=1, description="Records between windows; null: the length.")
+    max_gap: PositiveDuration | None = Field(
+        default=None, description="Largest gap in event time that a window may span; null: no limit."
     )
     restart_after: int = Field(
-        8, ge=1, description="After this many late records in a row the key's clock restarts there."
+        default=8, ge=1, description="After this many late records in a row the key's clock restarts there."
     )
 
 
@@ -81,42 +130,82 @@ class AnomalyConfig(_Section):
     """When a score is an anomaly. None of it changes learning."""
 
     alert_budget: float = Field(
-        1.0, gt=0, description="Alerts a day (event time) and key that chance alone may cause."
+        default=1.0, gt=0, description="Alerts a day (event time) and key that chance alone may cause."
     )
-    warm_up: int = Field(256, ge=32, description="Scored records of a key before one may be an anomaly.")
-    close_after: int = Field(8, ge=1, description="Records below the threshold that close an episode.")
+    warm_up: int = Field(
+        default=256, ge=32, description="Scored records of a key before one may be an anomaly."
+    )
+    close_after: int = Field(
+        default=8, ge=1, description="Records below the threshold that close an episode."
+    )
 
 
 class OutputConfig(_Section):
     """Topic names; null: derived from the input's."""
 
-    scores: str | None = Field(None, description="Topic of the scores; null: <topic>.scores.")
-    anomalies: str | None = Field(None, description="Topic of the episodes; null: <topic>.anomalies.")
-    dlq: str | None = Field(None, description="Topic of the dead letters; null: <topic>.dlq.")
+    scores: str | None = Field(default=None, description="Topic of the scores; null: <topic>.scores.")
+    anomalies: str | None = Field(default=None, description="Topic of the episodes; null: <topic>.anomalies.")
+    dlq: str | None = Field(default=None, description="Topic of the dead letters; null: <topic>.dlq.")
 
 
 class InputConfig(_Section):
     """One input topic, and the model that learns it."""
 
-    topic: str = Field(description="The topic to read.")
-    format: str = Field("json", description="Record format: json or number.")
+    topic: str = Field(min_length=1, description="The topic to read.")
+    format: str = Field(default="json", description="Record format: json or number.")
     features: list[str] | None = Field(
-        None,
-        description="Value fields (dotted paths); null: the numeric fields of the first usable record, pinned.",
+        default=None,
+        min_length=1,
+        description="Value fields (dotted paths); null: the numeric fields of the first usable record, kept.",
     )
-    key: KeyConfig = Field(KeyConfig(), description="Where the scope key comes from.")
-    timestamp: TimestampConfig = Field(TimestampConfig(), description="Where the event time comes from.")
-    window: WindowConfig = Field(WindowConfig(), description="What one training update looks at.")
-    max_bytes: int = Field(1_000_000, ge=1, description="A larger record is dead-lettered.")
-    start: str = Field("earliest", description="earliest, latest, or a time: where learning begins.")
+    key: KeyConfig = Field(default=KeyConfig(), description="Where the scope key comes from.")
+    timestamp: TimestampConfig = Field(
+        default=TimestampConfig(), description="Where the event time comes from."
+    )
+    window: WindowConfig = Field(default=WindowConfig(), description="What one training update looks at.")
+    max_bytes: int = Field(default=1_000_000, ge=1, description="A larger record is dead-lettered.")
+    start: str = Field(default="earliest", description="earliest, latest, or a time: where learning begins.")
     publish_from: str = Field(
-        "first", description="first, now, or a time: learn silently before it, publish from it on."
+        default="first", description="first, now, or a time: learn silently before it, publish from it on."
     )
     model: dict[str, Any] = Field(
-        {"name": "stream_ae"}, description="Model name and its settings (docs/models.md)."
+        default={"name": "stream_ae"}, description="Model name and its settings (docs/models.md)."
     )
-    anomaly: AnomalyConfig = Field(AnomalyConfig(), description="When a score is an anomaly.")
-    outputs: OutputConfig = Field(OutputConfig(), description="Topic names.")
+    anomaly: AnomalyConfig = Field(default=AnomalyConfig(), description="When a score is an anomaly.")
+    outputs: OutputConfig = Field(default=OutputConfig(), description="Topic names.")
+
+    @field_validator("features")
+    @classmethod
+    def _features_differ(cls, features: list[str] | None) -> list[str] | None:
+        for name in features or ():
+            if features and features.count(name) > 1:
+                raise ValueError(f"the feature {name!r} is named twice")
+        return features
+
+    @field_validator("model")
+    @classmethod
+    def _model_has_name(cls, model: dict[str, Any]) -> dict[str, Any]:
+        return {"name": "stream_ae", **model}
+
+    @model_validator(mode="after")
+    def _times_are_times(self) -> Self:
+        for key, words in (("start", ("earliest", "latest")), ("publish_from", ("first", "now"))):
+            text = getattr(self, key)
+            if text not in words and time_ms(text, self.timestamp.timezone) is None:
+                raise ValueError(
+                    f"{key} is {text!r}; allowed: {', '.join(words)}, or an ISO 8601 time "
+                    "such as 2024-05-01T00:00:00Z"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        # A worker that reads what it writes would never come to an end of it.
+        names = [self.topic, self.scores_topic, self.anomalies_topic, self.dlq_topic]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the topic {name!r} has two uses; the input and its outputs must differ")
+        return self
 
     @property
     def scores_topic(self) -> str:
@@ -143,29 +232,45 @@ class InputConfig(_Section):
 class StateConfig(_Section):
     """Checkpoints."""
 
-    directory: str = Field("streamgen-state", description="Where checkpoints are kept, one folder a task.")
-    every_records: int = Field(50_000, ge=1, description="Records of a task between checkpoints.")
-    every_seconds: float = Field(60.0, gt=0, description="Seconds between checkpoints of a task.")
+    directory: str = Field(
+        default="streamgen-state", description="Where checkpoints are kept, one folder a task."
+    )
+    every_records: int = Field(default=50_000, ge=1, description="Records of a task between checkpoints.")
+    every_seconds: float = Field(default=60.0, gt=0, description="Seconds between checkpoints of a task.")
 
 
 class MetricsConfig(_Section):
     """Prometheus metrics and health."""
 
-    host: str = Field("127.0.0.1", description="Address to bind.")
-    port: int | None = Field(9464, ge=0, le=65535, description="Port; 0 picks a free one; null: no server.")
+    host: str = Field(default="127.0.0.1", description="Address to bind.")
+    port: int | None = Field(
+        default=9464, ge=0, le=65535, description="Port; 0 picks a free one; null: no server."
+    )
 
 
 class Config(_Section):
     """The whole configuration of a worker."""
 
     application_id: str = Field(
-        "streamgen", pattern=r"^[A-Za-z0-9._-]+$",
+        default="streamgen",
+        pattern=r"^[A-Za-z0-9._-]+$",
         description="Consumer group, and prefix of internal topics and transactional ids.",
     )
-    kafka: KafkaConfig = Field(KafkaConfig(), description="How to reach the brokers.")
+    kafka: KafkaConfig = Field(default=KafkaConfig(), description="How to reach the brokers.")
     inputs: list[InputConfig] = Field(min_length=1, description="The topics to learn.")
-    seed: int = Field(0, ge=0, description="Seed of all noise; part of the state.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models live.")
-    commit_interval_ms: int = Field(100, ge=0, description="The most that a result waits for its commit.")
-    state: StateConfig = Field(StateConfig(), description="Checkpoints.")
-    metrics: MetricsConfig = Field(MetricsConfig(), description="Prometheus metrics and health.")
+    seed: int = Field(default=0, ge=0, description="Seed of all noise; part of the state.")
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models live.")
+    commit_interval_ms: int = Field(
+        default=100, ge=0, description="The most that a result waits for its commit."
+    )
+    state: StateConfig = Field(default=StateConfig(), description="Checkpoints.")
+    metrics: MetricsConfig = Field(default=MetricsConfig(), description="Prometheus metrics and health.")
+
+    @field_validator("inputs")
+    @classmethod
+    def _topics_differ(cls, inputs: list[InputConfig]) -> list[InputConfig]:
+        topics = [one.topic for one in inputs]
+        for topic in topics:
+            if topics.count(topic) > 1:
+                raise ValueError(f"the topic {topic!r} is listed twice; give each topic one entry")
+        return inputs
