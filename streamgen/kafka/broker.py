@@ -128,11 +128,11 @@ class EmbeddedBroker:
             self._format(command, settings)
         self._progress("starting Kafka")
         log = self.data_dir / "broker.log"
+        main = ["kafka.Kafka", str(settings)]
         with log.open("wb") as output:
             # Its own session: Ctrl-C in the terminal must reach the clients first, not the broker.
             self._process = subprocess.Popen(
-                [*command, f"-Dlog4j2.configurationFile={self.data_dir / 'log4j2.properties'}"]
-                + ["kafka.Kafka", str(settings)],
+                [*command, f"-Dlog4j2.configurationFile={self.data_dir / 'log4j2.properties'}", *main],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

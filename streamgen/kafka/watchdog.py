@@ -9,6 +9,7 @@ killed and DIRECTORY, if given, removed. The line `done` on standard input means
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import shutil
@@ -33,10 +34,8 @@ def main() -> None:
     owner, pid = int(sys.argv[1]), int(sys.argv[2])
     if not owner_is_gone(owner):
         return
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it may have ended on its own
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # it ended on its own
     for directory in sys.argv[3:]:
         # The killed process may still be writing its last file.
         for _ in range(20):
