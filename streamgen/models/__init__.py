@@ -1,0 +1,54 @@
+"""The registry of models that learn online: a new one is a file beside this and a line in `_MODELS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from streamgen.config import WindowConfig
+from streamgen.errors import ConfigError
+from streamgen.models import river, stream_ae
+from streamgen.models.online import OnlineModel
+
+_MODELS: dict[str, tuple[type[BaseModel], Callable[[Any, int, WindowConfig, str], OnlineModel]]] = {
+    "stream_ae": (stream_ae.Settings, stream_ae.StreamAE),
+    "river": (river.Settings, river.RiverDetector),
+}
+
+
+def names() -> list[str]:
+    """The registered models."""
+    return list(_MODELS)
+
+
+def settings(model: Mapping[str, Any]) -> BaseModel:
+    """The validated settings of a model. Raises `ConfigError` naming what is unknown and the nearest known."""
+    name = model.get("name", "stream_ae")
+    if name not in _MODELS:
+        near = difflib.get_close_matches(str(name), _MODELS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ConfigError(f"model.name: there is no model {name!r}{hint} Known: {', '.join(_MODELS)}.")
+    kind, _ = _MODELS[name]
+    try:
+        return kind.model_validate(dict(model))
+    except ValidationError as error:
+        problems = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            near = difflib.get_close_matches(key, kind.model_fields, n=1)
+            hint = f" (did you mean {near[0]}?)" if near and key not in kind.model_fields else ""
+            problems.append(f"model.{key}: {problem['msg']}{hint}")
+        raise ConfigError("; ".join(problems) + f". Settings of {name}: docs/models.md.") from None
+
+
+def build(model: Mapping[str, Any], features: int, window: WindowConfig, device: str) -> OnlineModel:
+    """The model that a configuration names, for `features` values a record.
+
+    Raises `ConfigError` for an unknown model or setting.
+    """
+    validated = settings(model)
+    _, make = _MODELS[validated.name]  # type: ignore[attr-defined]
+    return make(validated, features, window, device)

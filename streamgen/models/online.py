@@ -1,0 +1,90 @@
+"""What a model that learns online is. Every registered one passes `tests/conformance/test_models.py`.
+
+N records, D features. A model keeps no state of its own: all of it is in the slab's rows, so that what a
+learner knows is a function of its own records alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from streamgen.models.slab import Field, Slab
+from streamgen.records import Bools, Floats, Ints
+from streamgen.windows import Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Whose row it is: the name that keys its noise."""
+
+    seed: int
+    topic: str
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a model says of N records, each before it learned from it.
+
+    `surprise_N` is what calibration ranks (higher is stranger; NaN: no opinion yet). `nll_N` is the negative
+    log-likelihood in nats, NaN for a model that has none. `expected_ND`, and the central 90 % interval
+    `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to `surprise_N` where
+    there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and `seconds`
+    have one entry for each update of this call, `skipped` counts names the rows whose update was left out for a
+    non-finite loss or gradient.
+    """
+
+    surprise_N: Floats
+    nll_N: Floats
+    expected_ND: Floats
+    low_ND: Floats
+    high_ND: Floats
+    contribution_ND: Floats
+    step_N: Ints
+    loss: list[float]
+    seconds: list[float]
+    skipped: list[int]
+
+    @classmethod
+    def empty(cls, N: int, D: int) -> Scores:
+        """Scores of N records that say nothing yet."""
+        nan_N, nan_ND = np.full(N, np.nan), np.full((N, D), np.nan)
+        return cls(
+            nan_N, nan_N.copy(), nan_ND, nan_ND.copy(), nan_ND.copy(), np.zeros((N, D)),
+            np.zeros(N, dtype=np.int64), [], [], [],
+        )  # fmt: skip
+
+
+class OnlineModel(Protocol):
+    """Scores a batch of records and learns from them, one learner's records in their order."""
+
+    name: str
+    generates: bool
+
+    def fields(self) -> Mapping[str, Field]:
+        """A learner's state."""
+
+    def start(self, slab: Slab, row: int, learner: Learner) -> None:
+        """Give a new row its initial state: a function of the learner's name and the configuration."""
+
+    def run(
+        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+    ) -> Scores:
+        """Score each record, then learn from it. A late record is scored and changes nothing.
+
+        `learners[row]` names a row. The split of records into calls changes no bit of any result.
+        """
+
+    def generate(
+        self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int
+    ) -> Floats:
+        """[count, length, D] sequences that go on from the learner's state, in input units."""
+
+
+def seen(value_ND: Floats) -> Bools:
+    """Which values are there."""
+    return ~np.isnan(value_ND)

@@ -1,0 +1,419 @@
+"""stream_ae: a streaming autoencoder whose recurrent state is carried across the whole stream.
+
+One record a step. From the carried state h_{t-1} the model gives the distribution of the next record,
+scores the record against it, encodes the record, and moves the state on:
+
+    f_t = [h_{t-1}, u_{t-1}, d_{t-1}, c_t]                  what is known before x_t is seen
+    a_t = tanh(f_t A + b)
+    μ_t, log σ_t, m_t, log s_t = a_t O + o                  direct mean, noise, prior of the latent
+    p(z_t | h) = N(m_t, diag s_t²)                          the latent's prior, conditioned on the state
+    p(x_t | z_t, h): y_t = μ_t + [u, d]_{t-1} S + L z_t + σ_t ε          y_t = (x_t − x_{t-1}) / δ
+    h_t = GRU(h_{t-1}, [u_t, d_t, mask_t, c_t])             Cho et al. 2014
+
+u is the level and d the increment in units of running scales, c the time features. Latent and noise share
+one Student-t scale (ν degrees of freedom), so that the one-step predictive distribution is in closed form:
+a multivariate t with the scale matrix Σ_t = L diag(s²) Lᵀ + diag(σ²) of factor analysis. No sample is
+needed for the likelihood, and the encoder p(z_t | x_t, h) is exact (Woodbury identity). A missing value
+leaves the likelihood by having zero precision: it is marginalised exactly, and its conditional mean given
+the values that are there is the imputation.
+
+Recurrent latent models with a conditional prior: Chung et al. 2015, "A recurrent latent variable model for
+sequential data". Training: truncated back-propagation through each full window, one Adam step (Kingma & Ba
+2015) a window.
+
+Shapes: B steps whose distributions are computed in one call, T steps of a window, D features, H hidden
+units, K latent dimensions, C time features, F = H + 2D + C.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import stdtrit
+from torch import Tensor
+
+from streamgen.config import WindowConfig
+from streamgen.models import scale
+from streamgen.models.adam import adam_step
+from streamgen.models.noise import generator
+from streamgen.models.online import Learner, Scores
+from streamgen.models.scale import Scale
+from streamgen.models.slab import Field as StateField
+from streamgen.models.slab import Slab, padded
+from streamgen.records import Bools, Floats, Ints
+from streamgen.windows import TIME_FEATURES, Ticks
+
+Float32s = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of one learner's network and where each parameter lies in its flat vector."""
+
+    D: int
+    H: int
+    K: int
+    C: int
+
+    @property
+    def parameters(self) -> dict[str, tuple[int, ...]]:
+        D, H, K, C = self.D, self.H, self.K, self.C
+        return {
+            "gru_input_IG": (3 * D + C, 3 * H),
+            "gru_hidden_HG": (H, 3 * H),
+            "gru_bias_G": (3 * H,),
+            "gru_hidden_bias_H": (H,),  # of the candidate, inside the reset gate
+            "head_FH": (H + 2 * D + C, H),
+            "head_bias_H": (H,),
+            "out_HO": (H, 2 * D + 2 * K),
+            "out_bias_O": (2 * D + 2 * K,),
+            "skip_2DD": (2 * D, D),
+            "loading_KD": (K, D),
+        }
+
+    @property
+    def size(self) -> int:
+        """Length of the flat vector; every parameter starts on a 64-byte line."""
+        return sum(padded(math.prod(shape)) for shape in self.parameters.values())
+
+    def views(self, flat_P: Tensor) -> dict[str, Tensor]:
+        """The parameters by name, as views of the flat vector."""
+        views, start = {}, 0
+        for name, shape in self.parameters.items():
+            length = math.prod(shape)
+            views[name] = flat_P[start : start + length].view(shape)
+            start += padded(length)
+        return views
+
+
+@dataclass(frozen=True, slots=True)
+class Predictive:
+    """The distribution of y before it is seen: t_ν(mean, L diag(s²) Lᵀ + diag(σ²)), in units of δ."""
+
+    mean_BD: Tensor
+    log_noise_BD: Tensor
+    log_latent_BK: Tensor
+    loading_KD: Tensor
+    dof: float
+
+    def scale_BD(self) -> Tensor:
+        """Scale of each feature alone: the root of the diagonal of Σ."""
+        shared_BD = torch.exp(2.0 * self.log_latent_BK) @ (self.loading_KD * self.loading_KD)
+        return torch.sqrt(torch.exp(2.0 * self.log_noise_BD) + shared_BD)
+
+
+def step_gru(w: dict[str, Tensor], hidden_1H: Tensor, input_1G: Tensor) -> Tensor:
+    """One GRU step; `input_1G` is already multiplied by the input weights and has their bias."""
+    H = hidden_1H.shape[1]
+    gates_1G = hidden_1H @ w["gru_hidden_HG"]
+    reset_update = torch.sigmoid(input_1G[:, : 2 * H] + gates_1G[:, : 2 * H])
+    candidate_1H = torch.tanh(
+        input_1G[:, 2 * H :] + reset_update[:, :H] * (gates_1G[:, 2 * H :] + w["gru_hidden_bias_H"])
+    )
+    return torch.lerp(candidate_1H, hidden_1H, reset_update[:, H:])
+
+
+def predict(w: dict[str, Tensor], known_BF: Tensor, skip_B2D: Tensor, dof: float) -> Predictive:
+    """The predictive distribution of B steps from what is known before each."""
+    K, D = w["loading_KD"].shape
+    out_BO = torch.tanh(known_BF @ w["head_FH"] + w["head_bias_H"]) @ w["out_HO"] + w["out_bias_O"]
+    mean_BD, noise_BD, prior_BK, latent_BK = torch.split(out_BO, [D, D, K, K], dim=1)
+    mean_BD = mean_BD + skip_B2D @ w["skip_2DD"] + prior_BK @ w["loading_KD"]
+    # Bounds keep a precision finite in float32: noise between e^-7 and e^7 of the running scale.
+    return Predictive(
+        mean_BD, 7.0 * torch.tanh(noise_BD / 7.0), 3.0 * torch.tanh(latent_BK / 3.0), w["loading_KD"], dof
+    )
+
+
+def posterior(
+    p: Predictive, residual_BD: Tensor, seen_BD: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The exact encoder: z given the seen part of y. Returns
+
+    `z_BK`, mean of the latent's deviation from its prior mean; `solved_BD` = Σ⁻¹ e over the seen features
+    (zero elsewhere); `half_logdet_B` = ½ log det Σ of the seen features; `explained_BD` = L z, the mean of
+    every feature, seen or not, given the seen ones.
+    """
+    precision_BD = torch.exp(-2.0 * p.log_noise_BD) * seen_BD
+    weighted_BD = precision_BD * residual_BD
+    # M = diag(s⁻²) + L diag(σ⁻²) Lᵀ; Σ⁻¹ = Ψ − Ψ Lᵀ M⁻¹ L Ψ with Ψ = diag(σ⁻²)
+    scaled_BKD = p.loading_KD * precision_BD.unsqueeze(1)
+    M_BKK = scaled_BKD @ p.loading_KD.T + torch.diag_embed(torch.exp(-2.0 * p.log_latent_BK))
+    factor_BKK = torch.linalg.cholesky_ex(M_BKK).L
+    z_BK = torch.cholesky_solve((weighted_BD @ p.loading_KD.T).unsqueeze(2), factor_BKK).squeeze(2)
+    explained_BD = z_BK @ p.loading_KD
+    solved_BD = weighted_BD - precision_BD * explained_BD
+    half_logdet_B = (
+        (p.log_noise_BD * seen_BD).sum(1)
+        + p.log_latent_BK.sum(1)
+        + torch.log(torch.diagonal(factor_BKK, dim1=1, dim2=2)).sum(1)
+    )
+    return z_BK, solved_BD, half_logdet_B, explained_BD
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """What B records are worth under their predictive distributions, in nats.
+
+    `nll_B` = −log t_ν of the seen features. `tail_B` is the part of it that depends on where in the
+    distribution the record lies; `quadratic_BD` sums over D to the squared Mahalanobis distance.
+    `expected_BD` is the predictive mean of a seen feature, the conditional mean of a missing one.
+    """
+
+    nll_B: Tensor
+    tail_B: Tensor
+    quadratic_BD: Tensor
+    expected_BD: Tensor
+
+
+def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
+    """Score y; what is not seen must be finite in `y_BD` and is left out."""
+    residual_BD = (y_BD - p.mean_BD) * seen_BD
+    _, solved_BD, half_logdet_B, explained_BD = posterior(p, residual_BD, seen_BD)
+    quadratic_BD = residual_BD * solved_BD
+    count_B = seen_BD.sum(1)
+    tail_B = 0.5 * (p.dof + count_B) * torch.log1p(quadratic_BD.sum(1).clamp_min(0.0) / p.dof)
+    constant_B = (
+        math.lgamma(p.dof / 2) - torch.lgamma((p.dof + count_B) / 2) + count_B / 2 * math.log(p.dof * math.pi)
+    )
+    expected_BD = p.mean_BD + explained_BD * (1.0 - seen_BD)
+    return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)
+
+
+def window_loss(
+    w: dict[str, Tensor], hidden_1H: Tensor, skip_T2D: Tensor, input_TI: Tensor, target_TD: Tensor,
+    seen_TD: Tensor, dof: float,
+) -> Tensor:  # fmt: skip
+    """Mean nll per seen value, in nats, of a window whose carried state was `hidden_1H` before it."""
+    input_TG = input_TI @ w["gru_input_IG"] + w["gru_bias_G"]
+    hidden = [hidden_1H]
+    for t in range(input_TI.shape[0] - 1):
+        hidden.append(step_gru(w, hidden[-1], input_TG[t : t + 1]))
+    time_TC = input_TI[:, 3 * target_TD.shape[1] :]
+    known_TF = torch.cat([torch.cat(hidden), skip_T2D, time_TC], 1)
+    scored = likelihood(predict(w, known_TF, skip_T2D, dof), target_TD, seen_TD)
+    return scored.nll_B.sum() / seen_TD.sum().clamp_min(1.0)
+
+
+def _shares(nll: float, tail: float, quadratic_D: Floats, seen_D: Bools) -> Floats:
+    """Each seen feature's part of a record's nll: the tail term in proportion to the feature's part
+    e_d (Σ⁻¹e)_d of the squared Mahalanobis distance, the rest in equal parts. Adds up to `nll`, and does
+    not depend on the order of the features. A part may be negative where features are correlated."""
+    equal_D = seen_D / seen_D.sum()
+    square = float(quadratic_D.sum())
+    return equal_D * (nll - tail) + tail * (quadratic_D / square if square > 0 else equal_D)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One scored record on its way into the state."""
+
+    there_D: Bools
+    filled_D: Floats
+    delta_D: Floats
+    time_C: Float32s
+    target_1D: Tensor
+    seen_1D: Tensor
+
+
+class Settings(BaseModel):
+    """Settings of `stream_ae`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["stream_ae"] = "stream_ae"
+    preset: Literal["light"] = Field("light", description="light: no reservoir, one update a window.")
+    hidden: int = Field(32, ge=1, le=1024, description="Units of the recurrent state.")
+    latent: int = Field(2, ge=1, le=64, description="Dimensions of the latent.")
+    learning_rate: float = Field(0.01, gt=0, le=1, description="Adam's step size.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+    dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
+
+
+class StreamAE:
+    """The online learner: scores a record, encodes it, moves the state, learns at the window's end."""
+
+    name = "stream_ae"
+    generates = True
+    BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
+
+    def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
+        self.settings = settings
+        self.shape = Shape(features, settings.hidden, min(settings.latent, features), TIME_FEATURES)
+        self.T, self.stride = window.length, window.stride or window.length
+        self.device = torch.device(device)
+        self._views: dict[int, dict[str, Tensor]] = {}
+        self._views_of: tuple[int, int] = (0, -1)
+        # Half width of the central 90 % of a unit Student-t.
+        self._t90 = float(stdtrit(settings.dof, 0.95))
+
+    def fields(self) -> Mapping[str, StateField]:
+        """Weights, moments, carried state, scales, and the open window of T records."""
+        D, H, C = self.shape.D, self.shape.H, self.shape.C
+        P = self.shape.size
+
+        def tensor(*shape: int) -> StateField:
+            return StateField(shape, dtype="float32", on_device=True)
+
+        return {
+            "weights_P": tensor(P),
+            "first_P": tensor(P),
+            "second_P": tensor(P),
+            "updates": StateField(dtype="int64"),
+            "hidden_1H": tensor(1, H),
+            "skip_12D": tensor(1, 2 * D),
+            **scale.fields(D),
+            "window_fill": StateField(dtype="int64"),
+            "window_hidden_TH": tensor(self.T, H),
+            "window_skip_T2D": tensor(self.T, 2 * D),
+            "window_input_TI": tensor(self.T, 3 * D + C),
+            "window_target_TD": tensor(self.T, D),
+            "window_seen_TD": tensor(self.T, D),
+        }
+
+    def start(self, slab: Slab, row: int, learner: Learner) -> None:
+        """Uniform ±1/√H weights (as torch's GRU); zero output, skip and biases: the first prediction is the
+        last value with the running step as its scale."""
+        noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
+        drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
+        w = self.shape.views(drawn_P)
+        for name, view in w.items():
+            if name.startswith(("gru_input", "gru_hidden_HG", "head_FH", "loading")):
+                view.mul_(1.0 / math.sqrt(self.shape.H if name.startswith("gru") else view.shape[0]))
+            else:
+                view.zero_()
+        w["loading_KD"].mul_(0.1)
+        slab.tensor("weights_P")[row] = drawn_P.to(self.device)
+
+    def run(
+        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+    ) -> Scores:
+        """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
+        scores = Scores.empty(*value_ND.shape)
+        time_NC = ticks.time_NC.astype(np.float32)
+        for n, row in enumerate(row_N.tolist()):
+            if ticks.broken_N[n]:
+                slab.host("window_fill")[row] = 0
+            with torch.inference_mode():
+                record = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                if ticks.late_N[n]:
+                    continue
+                complete = self._advance(slab, row, value_ND[n], record)
+            if complete:
+                began = perf_counter()
+                loss = self._learn(slab, row)
+                if loss is None:
+                    scores.skipped.append(row)
+                else:
+                    scores.loss.append(loss)
+                    scores.seconds.append(perf_counter() - began)
+        return scores
+
+    def weights(self, slab: Slab, row: int) -> dict[str, Tensor]:
+        """Views of a row's parameters, kept while the slab is not reallocated."""
+        if self._views_of != (id(slab), slab.generation):
+            self._views, self._views_of = {}, (id(slab), slab.generation)
+        if row not in self._views:
+            self._views[row] = self.shape.views(slab.tensor("weights_P")[row])
+        return self._views[row]
+
+    def _score(
+        self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
+    ) -> _Record:
+        """Score record n against the state before it, and write the result into `scores`."""
+        D, C = self.shape.D, self.shape.C
+        now = Scale.of(slab, row)
+        delta_D = now.delta()
+        there_D = ~np.isnan(value_D)
+        first_D = now.count_D == 0
+        seen_D = there_D & ~first_D
+        # One small buffer crosses to the device: time features, then target and mask.
+        host = np.empty(C + 2 * D, dtype=np.float32)
+        host[:C] = time_C
+        with np.errstate(over="ignore"):
+            host[C : C + D] = np.where(seen_D, np.clip((value_D - now.last_D) / delta_D, -1e6, 1e6), 0.0)
+        host[C + D :] = seen_D
+        device_1 = torch.from_numpy(host).to(self.device)[None]
+        time_1C, target_1D, seen_1D = torch.split(device_1, [C, D, D], dim=1)
+        w = self.weights(slab, row)
+        hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
+        p = predict(w, torch.cat([hidden_1H, skip_12D, time_1C], 1), skip_12D, self.settings.dof)
+        scored = likelihood(p, target_1D, seen_1D)
+        out = torch.cat(
+            [scored.nll_B, scored.tail_B, scored.quadratic_BD[0], scored.expected_BD[0], p.scale_BD()[0]]
+        )
+        out = out.cpu().numpy()
+        nll, tail = float(out[0]), float(out[1])
+        quadratic_D, expected_D, scale_D = np.split(out[2:].astype(np.float64), 3)
+        scores.step_N[n] = slab.host("updates")[row]
+        if seen_D.any():
+            scores.nll_N[n], scores.surprise_N[n] = nll, tail
+            scores.contribution_ND[n] = _shares(nll, tail, quadratic_D, seen_D)
+        centre_D = np.where(first_D, np.nan, now.last_D + delta_D * expected_D)
+        scores.expected_ND[n] = centre_D
+        scores.low_ND[n] = centre_D - self._t90 * delta_D * scale_D
+        scores.high_ND[n] = centre_D + self._t90 * delta_D * scale_D
+        # What the state sees of a missing value is what was expected in its place.
+        filled_D = np.where(there_D, value_D, np.where(first_D, 0.0, centre_D))
+        return _Record(there_D, filled_D, delta_D, time_C, target_1D, seen_1D)
+
+    def _advance(self, slab: Slab, row: int, value_D: Floats, record: _Record) -> bool:
+        """Move scales, window and carried state over a record; True when the window is complete."""
+        D, C = self.shape.D, self.shape.C
+        now = Scale.of(slab, row)
+        last_D = np.where(np.isnan(now.last_D), record.filled_D, now.last_D)
+        now.observe(value_D, record.there_D)
+        host = np.empty(3 * D + C, dtype=np.float32)
+        host[:D] = now.level(record.filled_D)
+        host[D : 2 * D] = 4.0 * np.tanh((record.filled_D - last_D) / record.delta_D / 4.0)
+        host[2 * D : 3 * D] = record.there_D
+        host[3 * D :] = record.time_C
+        input_1I = torch.from_numpy(host).to(self.device)[None]
+        hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
+        fill = int(slab.host("window_fill")[row])
+        for name, part in (
+            ("window_hidden_TH", hidden_1H), ("window_skip_T2D", skip_12D), ("window_input_TI", input_1I),
+            ("window_target_TD", record.target_1D), ("window_seen_TD", record.seen_1D),
+        ):  # fmt: skip
+            slab.tensor(name)[row, fill] = part[0]
+        slab.host("window_fill")[row] = fill + 1
+        w = self.weights(slab, row)
+        hidden_1H.copy_(step_gru(w, hidden_1H, input_1I @ w["gru_input_IG"] + w["gru_bias_G"]))
+        skip_12D.copy_(input_1I[:, : 2 * D])
+        return fill + 1 == self.T
+
+    def _learn(self, slab: Slab, row: int) -> float | None:
+        """One update on the complete window; None when it was skipped as not finite."""
+        loss, gradient_P = self.loss_and_gradient(slab, row)
+        updates = slab.host("updates")
+        done = math.isfinite(loss) and adam_step(
+            *(slab.tensor(name)[row] for name in ("weights_P", "first_P", "second_P")), gradient_P,
+            int(updates[row]) + 1, self.settings.learning_rate, self.BETAS, self.settings.clip_norm,
+        )  # fmt: skip
+        updates[row] += int(done)
+        keep = self.T - self.stride
+        for name in self._WINDOW:
+            window = slab.tensor(name)[row]
+            window[: max(keep, 0)] = window[self.stride :].clone()
+        slab.host("window_fill")[row] = max(keep, 0)
+        return loss if done else None
+
+    _WINDOW = ("window_hidden_TH", "window_skip_T2D", "window_input_TI", "window_target_TD", "window_seen_TD")
+
+    def loss_and_gradient(self, slab: Slab, row: int) -> tuple[float, Tensor]:
+        """Mean nll per seen value over the window (nats), and its gradient [P] by back-propagation through
+        the T steps, from the carried state with which the window began."""
+        weights_P = slab.tensor("weights_P")[row].detach().clone().requires_grad_()
+        w = self.shape.views(weights_P)
+        hidden_TH, skip_T2D, input_TI, target_TD, seen_TD = (slab.tensor(name)[row] for name in self._WINDOW)
+        loss = window_loss(w, hidden_TH[:1], skip_T2D, input_TI, target_TD, seen_TD, self.settings.dof)
+        (gradient_P,) = torch.autograd.grad(loss, weights_P)
+        return float(loss.detach()), gradient_P

@@ -1,0 +1,99 @@
+"""A key's clock: which records move it on, which are late, where a window is broken, how time is seen.
+
+N records of one batch in offset order; `row_N` is each record's learner. Times are milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from streamgen.config import WindowConfig
+from streamgen.models.slab import Field, Slab
+from streamgen.records import Bools, Floats, Ints
+
+TIME_FEATURES = 7
+_DAY_MS = 86_400_000.0
+_GAP_MEMORY = 256  # records over which the usual time between records is averaged
+_NEVER = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """What the clocks say of N records.
+
+    `late_N`: older than its key's newest, to be scored without advancing state. `broken_N`: a window may
+    not span the step to this record. `restarted_N`: the key's clock was set back to this record.
+    `gap_N`: the key's usual time between records as known before the record, ms (0: not known).
+    `time_NC`: the features of time that a model sees.
+    """
+
+    late_N: Bools
+    broken_N: Bools
+    restarted_N: Bools
+    gap_N: Floats
+    time_NC: Floats
+
+
+class Clock:
+    """Event time per key. Its state is four numbers of the key's row."""
+
+    FIELDS = {
+        "clock_newest": Field(dtype="int64", fill=_NEVER),
+        "clock_late_run": Field(dtype="int64"),
+        "clock_gap": Field(),
+        "clock_gaps": Field(dtype="int64"),
+    }
+
+    def __init__(self, config: WindowConfig) -> None:
+        self._max_gap = math.inf if config.max_gap is None else config.max_gap.total_seconds() * 1000
+        self._restart_after = config.restart_after
+
+    def advance(self, slab: Slab, row_N: Ints, time_N: Ints) -> Ticks:
+        """Move the clocks over a batch and say what each record is."""
+        newest, late_run = slab.host("clock_newest"), slab.host("clock_late_run")
+        gap, gaps = slab.host("clock_gap"), slab.host("clock_gaps")
+        N = len(row_N)
+        late_N, broken_N, restarted_N = (np.zeros(N, dtype=np.bool_) for _ in range(3))
+        step_N, gap_N = np.zeros(N), np.zeros(N)
+        for n, (row, time) in enumerate(zip(row_N.tolist(), time_N.tolist(), strict=True)):
+            gap_N[n] = gap[row]
+            before = int(newest[row])
+            if before == _NEVER:
+                newest[row] = time
+                continue
+            if time < before:
+                late_run[row] += 1
+                if late_run[row] < self._restart_after:
+                    late_N[n] = True
+                    continue
+                restarted_N[n] = broken_N[n] = True
+            else:
+                step = step_N[n] = time - before
+                broken_N[n] = step > self._max_gap
+                gaps[row] += 1
+                gap[row] += (step - gap[row]) / min(int(gaps[row]), _GAP_MEMORY)
+            late_run[row] = 0
+            newest[row] = time
+        return Ticks(late_N, broken_N, restarted_N, gap_N, _time_features(time_N, step_N, gap_N))
+
+
+def _time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:
+    """[N, C]: time since the last record against the usual, two harmonics of the day, one of the week."""
+    day_N = 2 * np.pi * ((time_N / _DAY_MS) % 1.0)
+    week_N = 2 * np.pi * ((time_N / (7 * _DAY_MS)) % 1.0)
+    since_N = np.tanh(np.log((step_N + 1.0) / (gap_N + 1.0)) * (gap_N > 0))
+    return np.stack(
+        [
+            since_N,
+            np.sin(day_N),
+            np.cos(day_N),
+            np.sin(2 * day_N),
+            np.cos(2 * day_N),
+            np.sin(week_N),
+            np.cos(week_N),
+        ],
+        axis=1,
+    )
