@@ -45,7 +45,7 @@ def documented() -> dict[str, list[str]]:
 
 
 def test_every_key_and_no_other_is_documented() -> None:
-    assert list(documented()) == [key for key, _ in keys(Config)]
+    assert sorted(documented()) == sorted(key for key, _ in keys(Config))
 
 
 def test_every_row_gives_type_default_and_meaning() -> None:
