@@ -153,6 +153,7 @@ def test_a_secret_from_a_file(file: Path, tmp_path: Path, monkeypatch: pytest.Mo
     [
         "kafka: {sasl_password: [hunter2]}\n",
         "kafka: {sasl_password: {x: hunter2}}\n",
+        "kafka: {sasl_password: 31337}\n",
         "kafka: hunter2\n",
         "kafka: [hunter2]\n",
         "kafka: {sasl_pasword: hunter2}\n",
@@ -166,7 +167,9 @@ def test_a_secret_from_a_file(file: Path, tmp_path: Path, monkeypatch: pytest.Mo
     ],
 )
 def test_no_message_holds_a_secret(file: Path, text: str) -> None:
-    assert "hunter2" not in refusal(file, SMALL + text)
+    message = refusal(file, SMALL + text)
+    assert "hunter2" not in message
+    assert "31337" not in message
 
 
 def test_no_message_holds_a_secret_of_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
