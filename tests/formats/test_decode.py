@@ -128,6 +128,8 @@ def test_a_batch_of_all_cases_keeps_rows_and_offsets() -> None:
     assert decoded.columns.raw_N.tolist() == alive
     assert decoded.columns.offset_N.tolist() == [100 + n for n in alive]
     assert decoded.columns.value_ND.dtype == np.float64
+    expected_ND = [expected for _, expected in VALUES if not isinstance(expected, Reason)]
+    np.testing.assert_array_equal(decoded.columns.value_ND, expected_ND)
 
 
 def test_too_large_is_judged_before_parsing() -> None:
@@ -404,7 +406,12 @@ objects = st.dictionaries(names, documents, max_size=6).map(lambda d: json.dumps
 almost = st.tuples(objects, st.integers(0, 200), st.binary(max_size=3)).map(
     lambda t: t[0][: t[1]] + t[2] + t[0][t[1] :]
 )
-raw_values = st.one_of(st.none(), st.binary(max_size=60), objects, objects, almost)
+numbers = st.one_of(st.none(), st.booleans(), st.integers(-1000, 1000), st.floats(allow_infinity=False))
+usable = st.fixed_dictionaries(
+    {"a": numbers, "b": st.fixed_dictionaries({"c": numbers}), "x": numbers, "id": st.text(max_size=2)},
+    optional={"at": st.sampled_from([KAFKA_MS, "2014-07-01 00:00:00"])},
+).map(lambda d: json.dumps(d).encode())
+raw_values = st.one_of(st.none(), st.binary(max_size=60), objects, almost, usable, usable)
 raw_records = st.tuples(
     raw_values,
     st.one_of(st.none(), st.binary(max_size=4)),
@@ -447,8 +454,8 @@ def test_any_bytes_end_in_columns_or_dead_once(
 
     # one by one gives the same
     alive = 0
-    for n, (value, key, time) in enumerate(records):
-        alone = decoder.decode(batch([value], [key], [time]))
+    for n, (one_value, one_key, one_time) in enumerate(records):
+        alone = decoder.decode(batch([one_value], [one_key], [one_time]))
         if alone.dead:
             expected = next(letter for letter in whole.dead if letter.n == n)
             assert alone.dead == [expected._replace(n=0)]
