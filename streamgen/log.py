@@ -1,0 +1,81 @@
+"""Structured logs on standard error: lines to read on a terminal, JSON elsewhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from typing import TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from streamgen.errors import ConfigError
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send all logs of this process, the libraries' too, to `stream` (standard error).
+
+    Each of `secrets` is replaced by '***' wherever it would appear, tracebacks included. Raises ConfigError
+    for an unknown level.
+    """
+    if level not in LEVELS:
+        raise ConfigError(f"the log level is {level!r}; allowed: {', '.join(LEVELS)}")
+    stream = stream or sys.stderr
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.stdlib.PositionalArgumentsFormatter(),
+    ]
+    render: list[Processor]
+    if stream.isatty():
+        # Plain tracebacks: the pretty ones print local variables, and so passwords.
+        render = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
+            processors=[clean, *render, _Mask(secrets)],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    # At info the Kafka client tells of every connection and heartbeat; the worker tells what matters of it.
+    logging.getLogger("kafka").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+class _Mask:
+    """Replaces secrets in the rendered line, where no way of writing one into a log can avoid it."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        forms = {form for secret in secrets if secret for form in _written(secret)}
+        # The longest first: of two secrets one may begin with the other.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, logger: WrappedLogger, method: str, line: str | EventDict) -> str:
+        text = str(line)
+        for form in self._forms:
+            text = text.replace(form, "***")
+        return text
+
+
+def _written(secret: str) -> tuple[str, ...]:
+    """As it is, and as JSON and Python would quote it."""
+    return secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]

@@ -1,0 +1,84 @@
+"""Logs: JSON for machines, lines for people, secrets for nobody."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from streamgen.errors import ConfigError
+from streamgen.log import set_up_logging
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    root, kafka = logging.getLogger(), logging.getLogger("kafka")
+    handlers, level, kafka_level = root.handlers[:], root.level, kafka.level
+    for handler in handlers:
+        root.removeHandler(handler)  # or basicConfig would close pytest's own
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    kafka.setLevel(kafka_level)
+    structlog.reset_defaults()
+
+
+def test_lines_are_json_where_no_person_looks() -> None:
+    stream = io.StringIO()
+    set_up_logging(stream=stream)
+    structlog.get_logger("streamgen.loop").info("assigned", topic="cpu", partitions=3)
+    logging.getLogger("somewhere").warning("%d left", 2, extra={"topic": "cpu"})
+    first, second = map(json.loads, stream.getvalue().splitlines())
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {
+        "event": "assigned", "level": "info", "logger": "streamgen.loop", "topic": "cpu", "partitions": 3,
+    }  # fmt: skip
+    assert (second["event"], second["level"], second["topic"]) == ("2 left", "warning", "cpu")
+
+
+def test_lines_are_text_on_a_terminal() -> None:
+    stream = Terminal()
+    set_up_logging(stream=stream)
+    structlog.get_logger("streamgen").info("assigned", topic="cpu")
+    assert "assigned" in stream.getvalue()
+    with pytest.raises(ValueError, match="Expecting value"):
+        json.loads(stream.getvalue())
+
+
+def test_the_level_is_kept() -> None:
+    stream = io.StringIO()
+    set_up_logging("warning", stream=stream)
+    structlog.get_logger("streamgen").info("hidden")
+    logging.getLogger("somewhere").info("hidden")
+    structlog.get_logger("streamgen").warning("shown")
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["shown"]
+    with pytest.raises(ConfigError, match="the log level is 'loud'; allowed: debug, info, warning, error"):
+        set_up_logging("loud")
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
+def test_a_secret_is_in_no_line(stream: io.StringIO) -> None:
+    password = "hunter\\'\"2☃"
+    set_up_logging("debug", secrets=[password, "hunter", ""], stream=stream)
+    log = structlog.get_logger("streamgen")
+    log.info("event", sasl_password=password, nested={"config": [password]})
+    logging.getLogger("kafka.conn").debug("connecting with %s", password)
+    try:
+        raise ValueError(f"refused {password}")
+    except ValueError:
+        log.exception("failed")
+    text = stream.getvalue()
+    assert text.count("***") >= 4
+    assert "Traceback" in text
+    assert "hunter" not in text
+    assert "☃" not in text
+    assert "2603" not in text
