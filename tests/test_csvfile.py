@@ -74,6 +74,18 @@ def test_missing_and_bad_cells(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("word", ["inf", "1_0"])
+def test_a_bad_cell_that_python_takes_for_a_number(tmp_path: Path, word: str) -> None:
+    batch = only(CsvRows(write(tmp_path, f"a\n1\n{word}\n"), value_columns=["a"]))
+    np.testing.assert_array_equal(batch.value_ND, [[1], [NAN]])
+    assert batch.bad == [BadCell(3, "a", word)]
+
+
+def test_a_column_may_be_named_none(tmp_path: Path) -> None:
+    assert CsvRows(write(tmp_path, "none,NA\n1,2\n")).columns == ("none", "NA")
+    assert CsvRows(write(tmp_path, "1,b\n1,2\n")).columns == ("1", "b")
+
+
 def test_rows_of_the_wrong_length(tmp_path: Path) -> None:
     batch = only(CsvRows(write(tmp_path, "a,b\n1\n2,3,4\n5,6\n")))
     np.testing.assert_array_equal(batch.value_ND, [[1, NAN], [2, 3], [5, 6]])
@@ -105,6 +117,8 @@ def test_times_that_cannot_be_read_take_the_time_before(tmp_path: Path) -> None:
     assert batch.time_ms_N.tolist() == [START_MS, START_MS, START_MS, START_MS + day, START_MS + day]
     assert batch.timestamp == ["soon", "2014-07-01", "", "2014-07-02", "2300-01-01"]
     assert [cell.line for cell in batch.bad] == [2, 4, 6]
+    rows = CsvRows(tmp_path / "file.csv", timestamp_column="t")
+    assert [int(one.time_ms_N[0]) for one in rows.batches(1)] == batch.time_ms_N.tolist()
 
 
 def test_naive_times_are_read_in_the_zone(tmp_path: Path) -> None:
@@ -134,6 +148,7 @@ def test_batches_cut_the_same_rows(tmp_path: Path) -> None:
     assert seen == 1200
     assert len(whole.bad) == sum(line[2] == "x" for line in cells)
     assert read == sorted(read)
+    assert 0 < read[1] < read[-1]
     assert rows.bytes_read == rows.total_bytes == path.stat().st_size
 
 
