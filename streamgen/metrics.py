@@ -125,7 +125,7 @@ class Metrics:
         self._offset = gauge("checkpoint_offset", "Offset of the last checkpoint.")
         self._score = histogram("score", "Scores.", TOPIC, SCORES)
         self._loss = histogram("loss", "Loss of each training update.", TOPIC, LOSSES)
-        self._learn_s = histogram("learning_step_seconds", "Time of one call that learns.", TOPIC, SECONDS)
+        self._learn_s = histogram("learning_step_seconds", "Time of a training update.", TOPIC, SECONDS)
         self._checkpoint_s = histogram("checkpoint_seconds", "Time to write a checkpoint.", TOPIC, SECONDS)
         self._batch_s = histogram("batch_seconds", "Time from a poll's records to results.", (), SECONDS)
         self._transaction_s = histogram("transaction_seconds", "Time of a transaction.", (), SECONDS)
@@ -212,8 +212,8 @@ class Metrics:
         """So many models learn the partition."""
         self._set(self._learners, source, models)
 
-    def learned(self, topic: str, losses: ArrayLike, seconds: float) -> None:
-        """One call made an update for each of `losses` and took `seconds`."""
+    def learned(self, topic: str, losses: ArrayLike, seconds: ArrayLike) -> None:
+        """An update was made for each of `losses`, each in its `seconds`."""
         self._updates.labels(topic).inc(np.size(losses))
         self._loss.observe((topic,), losses)
         self._learn_s.observe((topic,), seconds)
