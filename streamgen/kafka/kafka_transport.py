@@ -1,0 +1,76 @@
+"""The transport over a real Kafka."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from streamgen.config import Config
+from streamgen.errors import Fenced, StreamgenError
+from streamgen.kafka.consumer import GroupConsumer
+from streamgen.kafka.producer import TransactionalProducer
+from streamgen.kafka.transport import Polled
+from streamgen.records import OutputBatch, TopicPartition
+
+
+class KafkaTransport:
+    """`streamgen.kafka.transport.Transport` with kafka-python.
+
+    `worker_id` names this worker among the live ones of the application. The same worker should come back
+    with the same name: then it ends the transaction that it left open when it was killed at once, while
+    another one's readers wait for it for up to 30 s.
+
+    Raises `BrokerUnavailable`, `PermissionDenied` or `ConfigError` when it cannot connect.
+    """
+
+    def __init__(self, config: Config, topics: Sequence[str], worker_id: str) -> None:
+        name = f"{config.application_id}-{worker_id}"
+        self._producer = TransactionalProducer(config.kafka, name)
+        self._consumer = GroupConsumer(config.kafka, topics, config.application_id, name)
+        try:
+            self._producer.open()
+        except StreamgenError:
+            self._consumer.close()
+            raise
+
+    def poll(self, timeout_s: float, max_records: int) -> Polled:
+        return self._consumer.poll(timeout_s, max_records)
+
+    def seek(self, source: TopicPartition, offset: int) -> None:
+        self._consumer.seek(source, offset)
+
+    def pause(self, sources: Iterable[TopicPartition]) -> None:
+        self._consumer.pause(sources)
+
+    def resume(self, sources: Iterable[TopicPartition]) -> None:
+        self._consumer.resume(sources)
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        if self._producer.in_doubt:
+            self._producer.open()  # ends the open transaction, whose offsets would be waited for
+        return self._consumer.committed(sources)
+
+    def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        return self._consumer.bounds(sources)
+
+    def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        return self._consumer.offsets_at(sources, time_ms)
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        return self._consumer.partitions(topic)
+
+    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
+        group = self._consumer.group_metadata
+        if offsets and (group is None or group.generation_id < 0 or not group.member_id):
+            self._consumer.forget()
+            raise Fenced("The membership of the group ended: another worker may own the partitions.")
+        try:
+            self._producer.publish(outputs, offsets, group)
+        except Fenced:
+            self._consumer.rejoin()
+            raise
+
+    def close(self) -> None:
+        try:
+            self._producer.close()
+        finally:
+            self._consumer.close()

@@ -1,0 +1,151 @@
+"""Topics: what must be there before a worker starts, and making what is missing.
+
+A topic that exists is never changed: what does not fit is an error that says what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaAdminClient, errors
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from streamgen.config import Config, InputConfig, KafkaConfig
+from streamgen.errors import PermissionDenied, TopicError
+from streamgen.kafka.client import client_settings, translated
+
+# A dead letter is a whole input record plus headers that say why.
+DEAD_LETTER_HEADERS_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class NewTopic:
+    """A topic to make. `replication_factor` -1 is the broker's default."""
+
+    name: str
+    partitions: int = 1
+    replication_factor: int = -1
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def ensure_topics(config: Config) -> list[str]:
+    """Check every input topic and make its output topics where they are missing; returns those made.
+
+    Raises `TopicError` for a missing or compacted input or an output with another number of partitions,
+    `PermissionDenied`, or `BrokerUnavailable`.
+    """
+    made = []
+    with _admin(config.kafka) as admin:
+        for source in config.inputs:
+            made += _ensure_outputs(admin, source)
+    return made
+
+
+def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
+    """Make the topics that do not exist yet; returns the names of those made.
+
+    Raises `TopicError` when the broker refuses one, `PermissionDenied`, or `BrokerUnavailable`.
+    """
+    with _admin(kafka) as admin:
+        return _create(admin, topics)
+
+
+def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
+    """How many partitions a topic has; None: it does not exist.
+
+    Raises `PermissionDenied` or `BrokerUnavailable`.
+    """
+    with _admin(kafka) as admin:
+        return _partition_counts(admin, [topic])[topic]
+
+
+def _ensure_outputs(admin: Any, source: InputConfig) -> list[str]:
+    outputs = [source.scores_topic, source.anomalies_topic, source.dlq_topic]
+    counts = _partition_counts(admin, [source.topic, *outputs])
+    count = counts[source.topic]
+    if count is None:
+        raise TopicError(
+            f"The input topic {source.topic} does not exist: create it, or correct `inputs` or --input."
+        )
+    settings = _settings(admin, source.topic)
+    if "compact" in settings.get("cleanup.policy", ""):
+        raise TopicError(
+            f"The input topic {source.topic} is compacted: Kafka removes older records of a key from it, so "
+            "that what was learned could not be learned again after a crash. Read from a topic whose "
+            "cleanup.policy is delete."
+        )
+    for topic in outputs:
+        if counts[topic] not in (None, count):
+            raise TopicError(
+                f"The output topic {topic} has {counts[topic]} partitions and its input {source.topic} has "
+                f"{count}: delete {topic} and let it be made again, or name another one in `outputs`."
+            )
+    missing = []
+    for topic in outputs:
+        if counts[topic] is None:
+            largest = int(settings.get("max.message.bytes", 0))
+            room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
+            more = room if topic == source.dlq_topic and largest else {}
+            missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | more))
+    return _create(admin, missing)
+
+
+def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:
+    made = []
+    for topic in topics:
+        options = {
+            "num_partitions": topic.partitions,
+            "replication_factor": topic.replication_factor,
+            "configs": dict(topic.settings),
+        }
+        with translated(f"creating the topic {topic.name}"):
+            answer = admin.create_topics({topic.name: options}, raise_errors=False)["topics"][0]
+            kind = errors.for_code(answer["error_code"])
+            if kind is errors.TopicAlreadyExistsError:
+                continue  # another worker was faster, or it was there
+            if kind is errors.NoError:
+                admin.wait_for_topics([topic.name])
+            elif issubclass(kind, (errors.AuthorizationError, errors.RetriableError)):
+                raise kind(answer["error_message"])
+            else:
+                raise TopicError(f"Kafka did not make the topic {topic.name}: {answer['error_message']}")
+        made.append(topic.name)
+    return made
+
+
+def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None]:
+    """By topic; None: it does not exist."""
+    counts: dict[str, int | None] = {}
+    with translated(f"looking for the topics {', '.join(topics)}"):
+        described = admin.describe_topics(list(topics))
+    for topic in described:
+        kind = errors.for_code(topic["error_code"])
+        if issubclass(kind, errors.AuthorizationError):
+            raise PermissionDenied(
+                f"This user may not see the topic {topic['name']}: grant it Describe on the topic."
+            )
+        counts[topic["name"]] = (
+            None if kind is errors.UnknownTopicOrPartitionError else len(topic["partitions"])
+        )
+    return counts
+
+
+def _settings(admin: Any, topic: str) -> dict[str, str]:
+    """A topic's settings in force; empty when this user may not read them."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+    with translated(f"reading the settings of {topic}"):
+        found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    return {name: entry["value"] for name, entry in found.items() if entry["value"] is not None}
+
+
+@contextmanager
+def _admin(kafka: KafkaConfig) -> Iterator[Any]:
+    with translated(f"connecting to {kafka.bootstrap_servers}"):
+        admin = KafkaAdminClient(**client_settings(kafka))
+    try:
+        yield admin
+    finally:
+        admin.close()
