@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Ticks:
 class Clock:
     """Event time per key. Its state is four numbers of the key's row."""
 
-    FIELDS = {
+    FIELDS: ClassVar = {
         "clock_newest": Field(dtype="int64", fill=_NEVER),
         "clock_late_run": Field(dtype="int64"),
         "clock_gap": Field(),
@@ -77,10 +78,10 @@ class Clock:
                 gap[row] += (step - gap[row]) / min(int(gaps[row]), _GAP_MEMORY)
             late_run[row] = 0
             newest[row] = time
-        return Ticks(late_N, broken_N, restarted_N, gap_N, _time_features(time_N, step_N, gap_N))
+        return Ticks(late_N, broken_N, restarted_N, gap_N, time_features(time_N, step_N, gap_N))
 
 
-def _time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:
+def time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:
     """[N, C]: time since the last record against the usual, two harmonics of the day, one of the week."""
     day_N = 2 * np.pi * ((time_N / _DAY_MS) % 1.0)
     week_N = 2 * np.pi * ((time_N / (7 * _DAY_MS)) % 1.0)

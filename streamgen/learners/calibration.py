@@ -18,11 +18,13 @@ Exceeding surprises enter the memory too: ranks are robust to them. N records; W
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgen.models.slab import Field, Slab
-from streamgen.records import Floats, Ints
+from streamgen.records import Bools, Floats, Ints
 
 MEMORY = 2048  # 1/2049 < 0.001: ranks alone reach one in a thousand
 REFIT = 64  # records between fits of the tail
@@ -33,13 +35,13 @@ MIN_P = 1e-300
 class Calibration:
     """Ranks surprises against their key's own recent ones."""
 
-    FIELDS = {
+    FIELDS: ClassVar = {
         "calibration_memory_W": Field((MEMORY,), dtype="float32"),
         "calibration_count": Field(dtype="int64"),  # records ranked so far
         "calibration_tail": Field((3,)),  # threshold u, shape ξ, scale β of the fitted tail
     }
 
-    def rank(self, slab: Slab, row_N: Ints, surprise_N: Floats, learn_N: np.ndarray) -> tuple[Floats, Ints]:
+    def rank(self, slab: Slab, row_N: Ints, surprise_N: Floats, learn_N: Bools) -> tuple[Floats, Ints]:
         """p-value of each record (1 where the surprise is NaN), and how many records it was ranked against.
 
         Each record is ranked before it enters its key's memory; records whose `learn_N` is False, and NaN,
@@ -72,7 +74,7 @@ class Calibration:
         return p_N, ranked_N
 
 
-def fit_tail(surprise_W: np.ndarray) -> tuple[float, float, float]:
+def fit_tail(surprise_W: NDArray[np.float32]) -> tuple[float, float, float]:
     """Threshold u, shape ξ ≥ 0 and scale β of the generalised Pareto tail of the upper tenth.
 
     Probability-weighted moments: a0 = E[y], a1 = E[y (1 − F(y))], ξ = 2 − a0 / (a0 − 2 a1),

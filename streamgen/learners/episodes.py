@@ -77,7 +77,14 @@ class Episodes:
         }
 
     def judge(
-        self, slab: Slab, row_N: Ints, columns: Columns, scores: Scores, p_N: Floats, ranked_N: Ints, ticks: Ticks
+        self,
+        slab: Slab,
+        row_N: Ints,
+        columns: Columns,
+        scores: Scores,
+        p_N: Floats,
+        ranked_N: Ints,
+        ticks: Ticks,
     ) -> Verdicts:
         """Say which records are anomalies, and which episodes they open and close."""
         alpha_N = np.minimum(self._config.alert_budget * ticks.gap_N / _DAY_MS, LARGEST_ALPHA)

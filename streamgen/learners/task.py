@@ -67,7 +67,9 @@ class Task:
     def process(self, columns: Columns) -> Results:
         """Score every record by what came before it, and learn from it."""
         rows = self._rows
-        row_N = np.array([rows[key] if key in rows else self._add(key) for key in columns.key], dtype=np.int64)
+        row_N = np.array(
+            [rows[key] if key in rows else self._add(key) for key in columns.key], dtype=np.int64
+        )
         ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
         scores = self.model.run(self.slab, row_N, columns.value_ND, ticks, self._learners)
         p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_N, ~ticks.late_N)
@@ -86,6 +88,7 @@ class Task:
 
     def state(self, offset: int) -> TaskState:
         """A copy of the state, of which `offset` is the next record."""
+        self.model.collect(self.slab)
         return TaskState(offset, self.keys, self.slab.rows())
 
     def restore(self, state: TaskState) -> None:
@@ -93,6 +96,7 @@ class Task:
         self._rows = {key: row for row, key in enumerate(state.keys)}
         self._learners = [self._learner(key) for key in state.keys]
         self.slab.load(state.fields, len(state.keys))
+        self.model.adopt(self.slab, self._learners)
 
     def _add(self, key: str | None) -> int:
         row = self._rows[key] = self.slab.add()

@@ -25,7 +25,7 @@ def names() -> list[str]:
 
 
 def settings(model: Mapping[str, Any]) -> BaseModel:
-    """The validated settings of a model. Raises `ConfigError` naming what is unknown and the nearest known."""
+    """The validated settings of a model. Raises `ConfigError` that names what is unknown and the nearest."""
     name = model.get("name", "stream_ae")
     if name not in _MODELS:
         near = difflib.get_close_matches(str(name), _MODELS, n=1)

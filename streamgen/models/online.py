@@ -34,7 +34,7 @@ class Scores:
     log-likelihood in nats, NaN for a model that has none. `expected_ND`, and the central 90 % interval
     `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to `surprise_N` where
     there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and `seconds`
-    have one entry for each update of this call, `skipped` counts names the rows whose update was left out for a
+    have one entry for each update of this call; `skipped` names the rows whose update was left out for a
     non-finite loss or gradient.
     """
 
@@ -79,9 +79,13 @@ class OnlineModel(Protocol):
         `learners[row]` names a row. The split of records into calls changes no bit of any result.
         """
 
-    def generate(
-        self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int
-    ) -> Floats:
+    def collect(self, slab: Slab) -> None:
+        """Write into the rows whatever the model keeps elsewhere, before the rows are copied."""
+
+    def adopt(self, slab: Slab, learners: Sequence[Learner]) -> None:
+        """Take up rows that were loaded: undo of `collect`. `learners[row]` names a row."""
+
+    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """[count, length, D] sequences that go on from the learner's state, in input units."""
 
 

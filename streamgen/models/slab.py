@@ -1,14 +1,16 @@
 """The state of many learners, stacked: one array a field, one row a learner.
 
 M is the number of learners. Weights and optimiser moments are flat float32 vectors, so that a kernel can
-walk all learners of one buffer. Rows are padded to 64 bytes by the models: libraries may round
+walk all learners of one buffer. Every row of a tensor starts on a 64-byte line: libraries may round
 differently when a vector starts elsewhere, and a learner's result must not depend on its row.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +42,12 @@ class Slab:
         self.device = torch.device(device)
         self.size = 0
         self.generation = 0  # counts reallocations: a view taken before is stale after
-        self._host: dict[str, NDArray[np.generic]] = {}
+        self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, torch.Tensor] = {}
         self._capacity = 0
         self._reserve(1)
 
-    def host(self, name: str) -> NDArray[np.generic]:
+    def host(self, name: str) -> NDArray[Any]:
         """The [M_capacity, ...] array of a host field; take it anew after `add`."""
         return self._host[name]
 
@@ -60,7 +62,7 @@ class Slab:
         self.size += 1
         return self.size - 1
 
-    def row(self, row: int) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    def row(self, row: int) -> Iterator[tuple[str, NDArray[Any]]]:
         """The fields of one learner, in declaration order, as copies on the host."""
         for name, field in self.fields.items():
             if field.on_device:
@@ -68,15 +70,15 @@ class Slab:
             else:
                 yield name, np.array(self._host[name][row])
 
-    def rows(self) -> dict[str, NDArray[np.generic]]:
+    def rows(self) -> dict[str, NDArray[Any]]:
         """Copies of all fields, [M, ...] each."""
-        stacked: dict[str, NDArray[np.generic]] = {}
+        stacked: dict[str, NDArray[Any]] = {}
         for name, field in self.fields.items():
             whole = self._device[name][: self.size].cpu().numpy() if field.on_device else self._host[name]
             stacked[name] = np.array(whole[: self.size])
         return stacked
 
-    def load(self, stacked: Mapping[str, NDArray[np.generic]], size: int) -> None:
+    def load(self, stacked: Mapping[str, NDArray[Any]], size: int) -> None:
         """Replace all learners by `size` others, as `rows` gave them."""
         self._reserve(max(size, 1))
         self.size = size
@@ -90,7 +92,7 @@ class Slab:
     def bytes_per_learner(self) -> int:
         """Bytes that one more learner takes."""
         host = sum(array[0].nbytes for array in self._host.values())
-        return host + sum(4 * tensor[0].numel() for tensor in self._device.values())
+        return int(host + sum(4 * tensor[0].numel() for tensor in self._device.values()))
 
     def _reserve(self, capacity: int) -> None:
         if capacity <= self._capacity:
@@ -98,7 +100,9 @@ class Slab:
         for name, field in self.fields.items():
             shape = (capacity, *field.shape)
             if field.on_device:
-                tensor = torch.full(shape, field.fill, dtype=torch.float32, device=self.device)
+                length = math.prod(field.shape)
+                lines = torch.full((capacity, padded(length)), field.fill, device=self.device)
+                tensor = lines[:, :length].view(shape)
                 if self.size:
                     tensor[: self.size] = self._device[name][: self.size]
                 self._device[name] = tensor

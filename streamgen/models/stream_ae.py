@@ -11,11 +11,9 @@ scores the record against it, encodes the record, and moves the state on:
     h_t = GRU(h_{t-1}, [u_t, d_t, mask_t, c_t])             Cho et al. 2014
 
 u is the level and d the increment in units of running scales, c the time features. Latent and noise share
-one Student-t scale (ν degrees of freedom), so that the one-step predictive distribution is in closed form:
-a multivariate t with the scale matrix Σ_t = L diag(s²) Lᵀ + diag(σ²) of factor analysis. No sample is
-needed for the likelihood, and the encoder p(z_t | x_t, h) is exact (Woodbury identity). A missing value
-leaves the likelihood by having zero precision: it is marginalised exactly, and its conditional mean given
-the values that are there is the imputation.
+one Student-t scale (ν degrees of freedom), so that the one-step predictive distribution and the encoder
+p(z_t | x_t, h) are in closed form (`factor_t`): no sample is needed for the likelihood, and a missing value
+is marginalised exactly.
 
 Recurrent latent models with a conditional prior: Chung et al. 2015, "A recurrent latent variable model for
 sequential data". Training: truncated back-propagation through each full window, one Adam step (Kingma & Ba
@@ -43,13 +41,14 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import scale
 from streamgen.models.adam import adam_step
+from streamgen.models.factor_t import Predictive, likelihood
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab, padded
 from streamgen.records import Bools, Floats, Ints
-from streamgen.windows import TIME_FEATURES, Ticks
+from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
 Float32s = NDArray[np.float32]
 
@@ -94,22 +93,6 @@ class Shape:
         return views
 
 
-@dataclass(frozen=True, slots=True)
-class Predictive:
-    """The distribution of y before it is seen: t_ν(mean, L diag(s²) Lᵀ + diag(σ²)), in units of δ."""
-
-    mean_BD: Tensor
-    log_noise_BD: Tensor
-    log_latent_BK: Tensor
-    loading_KD: Tensor
-    dof: float
-
-    def scale_BD(self) -> Tensor:
-        """Scale of each feature alone: the root of the diagonal of Σ."""
-        shared_BD = torch.exp(2.0 * self.log_latent_BK) @ (self.loading_KD * self.loading_KD)
-        return torch.sqrt(torch.exp(2.0 * self.log_noise_BD) + shared_BD)
-
-
 def step_gru(w: dict[str, Tensor], hidden_1H: Tensor, input_1G: Tensor) -> Tensor:
     """One GRU step; `input_1G` is already multiplied by the input weights and has their bias."""
     H = hidden_1H.shape[1]
@@ -133,61 +116,6 @@ def predict(w: dict[str, Tensor], known_BF: Tensor, skip_B2D: Tensor, dof: float
     )
 
 
-def posterior(
-    p: Predictive, residual_BD: Tensor, seen_BD: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The exact encoder: z given the seen part of y. Returns
-
-    `z_BK`, mean of the latent's deviation from its prior mean; `solved_BD` = Σ⁻¹ e over the seen features
-    (zero elsewhere); `half_logdet_B` = ½ log det Σ of the seen features; `explained_BD` = L z, the mean of
-    every feature, seen or not, given the seen ones.
-    """
-    precision_BD = torch.exp(-2.0 * p.log_noise_BD) * seen_BD
-    weighted_BD = precision_BD * residual_BD
-    # M = diag(s⁻²) + L diag(σ⁻²) Lᵀ; Σ⁻¹ = Ψ − Ψ Lᵀ M⁻¹ L Ψ with Ψ = diag(σ⁻²)
-    scaled_BKD = p.loading_KD * precision_BD.unsqueeze(1)
-    M_BKK = scaled_BKD @ p.loading_KD.T + torch.diag_embed(torch.exp(-2.0 * p.log_latent_BK))
-    factor_BKK = torch.linalg.cholesky_ex(M_BKK).L
-    z_BK = torch.cholesky_solve((weighted_BD @ p.loading_KD.T).unsqueeze(2), factor_BKK).squeeze(2)
-    explained_BD = z_BK @ p.loading_KD
-    solved_BD = weighted_BD - precision_BD * explained_BD
-    half_logdet_B = (
-        (p.log_noise_BD * seen_BD).sum(1)
-        + p.log_latent_BK.sum(1)
-        + torch.log(torch.diagonal(factor_BKK, dim1=1, dim2=2)).sum(1)
-    )
-    return z_BK, solved_BD, half_logdet_B, explained_BD
-
-
-@dataclass(frozen=True, slots=True)
-class Likelihood:
-    """What B records are worth under their predictive distributions, in nats.
-
-    `nll_B` = −log t_ν of the seen features. `tail_B` is the part of it that depends on where in the
-    distribution the record lies; `quadratic_BD` sums over D to the squared Mahalanobis distance.
-    `expected_BD` is the predictive mean of a seen feature, the conditional mean of a missing one.
-    """
-
-    nll_B: Tensor
-    tail_B: Tensor
-    quadratic_BD: Tensor
-    expected_BD: Tensor
-
-
-def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
-    """Score y; what is not seen must be finite in `y_BD` and is left out."""
-    residual_BD = (y_BD - p.mean_BD) * seen_BD
-    _, solved_BD, half_logdet_B, explained_BD = posterior(p, residual_BD, seen_BD)
-    quadratic_BD = residual_BD * solved_BD
-    count_B = seen_BD.sum(1)
-    tail_B = 0.5 * (p.dof + count_B) * torch.log1p(quadratic_BD.sum(1).clamp_min(0.0) / p.dof)
-    constant_B = (
-        math.lgamma(p.dof / 2) - torch.lgamma((p.dof + count_B) / 2) + count_B / 2 * math.log(p.dof * math.pi)
-    )
-    expected_BD = p.mean_BD + explained_BD * (1.0 - seen_BD)
-    return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)
-
-
 def window_loss(
     w: dict[str, Tensor], hidden_1H: Tensor, skip_T2D: Tensor, input_TI: Tensor, target_TD: Tensor,
     seen_TD: Tensor, dof: float,
@@ -209,7 +137,8 @@ def _shares(nll: float, tail: float, quadratic_D: Floats, seen_D: Bools) -> Floa
     not depend on the order of the features. A part may be negative where features are correlated."""
     equal_D = seen_D / seen_D.sum()
     square = float(quadratic_D.sum())
-    return equal_D * (nll - tail) + tail * (quadratic_D / square if square > 0 else equal_D)
+    shares_D = equal_D * (nll - tail) + tail * (quadratic_D / square if square > 0 else equal_D)
+    return np.asarray(shares_D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +162,7 @@ class Settings(BaseModel):
     preset: Literal["light"] = Field("light", description="light: no reservoir, one update a window.")
     hidden: int = Field(32, ge=1, le=1024, description="Units of the recurrent state.")
     latent: int = Field(2, ge=1, le=64, description="Dimensions of the latent.")
-    learning_rate: float = Field(0.01, gt=0, le=1, description="Adam's step size.")
+    learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step size.")
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
     dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
 
@@ -317,6 +246,59 @@ class StreamAE:
                     scores.seconds.append(perf_counter() - began)
         return scores
 
+    def collect(self, slab: Slab) -> None:
+        """All state is in the rows."""
+
+    def adopt(self, slab: Slab, learners: Sequence[Learner]) -> None:
+        """All state is in the rows."""
+
+    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
+        """[count, length, D] samples that go on from the carried state, in input units.
+
+        Each step draws z, ε and the shared χ² of the Student-t from a generator keyed by the learner, its
+        updates and `seed`. Time goes on at the key's usual step.
+        """
+        D, K, dof = self.shape.D, self.shape.K, self.settings.dof
+        updates = int(slab.host("updates")[row])
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
+        now, w = Scale.of(slab, row), self.weights(slab, row)
+        delta_D = now.delta()
+        last_BD = np.tile(np.where(now.count_D > 0, now.last_D, now.mean_D), (count, 1))
+        hidden_BH = slab.tensor("hidden_1H")[row].repeat(count, 1)
+        skip_B2D = slab.tensor("skip_12D")[row].repeat(count, 1)
+        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
+        ahead_T = np.arange(1, length + 1) * gap
+        time_TC = time_features(
+            (newest + ahead_T).astype(np.int64), np.full(length, gap), np.full(length, gap)
+        )
+        out_BTD = np.empty((count, length, D))
+        with torch.inference_mode():
+            for t in range(length):
+                time_BC = torch.from_numpy(np.tile(time_TC[t].astype(np.float32), (count, 1))).to(self.device)
+                p = predict(w, torch.cat([hidden_BH, skip_B2D, time_BC], 1), skip_B2D, dof)
+                normal_B = noise.standard_normal((count, K + D)).astype(np.float32)
+                drawn_BO = torch.from_numpy(normal_B).to(self.device)
+                shared_B1 = torch.from_numpy(
+                    np.sqrt(dof / noise.chisquare(dof, (count, 1))).astype(np.float32)
+                ).to(self.device)
+                latent_BD = (drawn_BO[:, :K] * torch.exp(p.log_latent_BK)) @ p.loading_KD
+                y_BD = p.mean_BD + shared_B1 * (latent_BD + torch.exp(p.log_noise_BD) * drawn_BO[:, K:])
+                step_BD = delta_D * y_BD.cpu().numpy().astype(np.float64)
+                last_BD = out_BTD[:, t] = last_BD + step_BD
+                input_BI = np.concatenate(
+                    [
+                        now.level(last_BD),
+                        4.0 * np.tanh(step_BD / delta_D / 4.0),
+                        np.ones((count, D)),
+                        np.tile(time_TC[t], (count, 1)),
+                    ],
+                    axis=1,
+                )
+                input_BI_ = torch.from_numpy(input_BI.astype(np.float32)).to(self.device)
+                hidden_BH = step_gru(w, hidden_BH, input_BI_ @ w["gru_input_IG"] + w["gru_bias_G"])
+                skip_B2D = input_BI_[:, : 2 * D]
+        return out_BTD
+
     def weights(self, slab: Slab, row: int) -> dict[str, Tensor]:
         """Views of a row's parameters, kept while the slab is not reallocated."""
         if self._views_of != (id(slab), slab.generation):
@@ -347,12 +329,12 @@ class StreamAE:
         hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
         p = predict(w, torch.cat([hidden_1H, skip_12D, time_1C], 1), skip_12D, self.settings.dof)
         scored = likelihood(p, target_1D, seen_1D)
-        out = torch.cat(
+        host_out = torch.cat(
             [scored.nll_B, scored.tail_B, scored.quadratic_BD[0], scored.expected_BD[0], p.scale_BD()[0]]
         )
-        out = out.cpu().numpy()
+        out = host_out.cpu().numpy().astype(np.float64)
         nll, tail = float(out[0]), float(out[1])
-        quadratic_D, expected_D, scale_D = np.split(out[2:].astype(np.float64), 3)
+        quadratic_D, expected_D, scale_D = np.split(out[2:], 3)
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
             scores.nll_N[n], scores.surprise_N[n] = nll, tail
@@ -395,9 +377,15 @@ class StreamAE:
         loss, gradient_P = self.loss_and_gradient(slab, row)
         updates = slab.host("updates")
         done = math.isfinite(loss) and adam_step(
-            *(slab.tensor(name)[row] for name in ("weights_P", "first_P", "second_P")), gradient_P,
-            int(updates[row]) + 1, self.settings.learning_rate, self.BETAS, self.settings.clip_norm,
-        )  # fmt: skip
+            slab.tensor("weights_P")[row],
+            slab.tensor("first_P")[row],
+            slab.tensor("second_P")[row],
+            gradient_P,
+            step=int(updates[row]) + 1,
+            rate=self.settings.learning_rate,
+            betas=self.BETAS,
+            clip_norm=self.settings.clip_norm,
+        )
         updates[row] += int(done)
         keep = self.T - self.stride
         for name in self._WINDOW:

@@ -1,0 +1,89 @@
+"""The Student-t of factor analysis: a multivariate t whose scale matrix is low rank plus diagonal.
+
+    y = μ + √(ν/χ²_ν) (L z + σ ε),   z ~ N(0, diag s²),  ε ~ N(0, I)
+    y ~ t_ν(μ, Σ),   Σ = L diag(s²) Lᵀ + diag(σ²)
+
+Latent and noise share one scale, so that y is a multivariate t in closed form, and so are its marginals and
+conditionals. A value that is missing has zero precision: it leaves the likelihood exactly, and its mean given
+the values that are there is the imputation. Σ is never formed: Woodbury's identity needs the Cholesky factor
+of a K × K matrix that is at least diag(s⁻²), so it always exists.
+
+Shapes: B distributions in one call, D features, K latent dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Predictive:
+    """The distribution of y before it is seen: t_ν(mean, L diag(s²) Lᵀ + diag(σ²)), in units of δ."""
+
+    mean_BD: Tensor
+    log_noise_BD: Tensor
+    log_latent_BK: Tensor
+    loading_KD: Tensor
+    dof: float
+
+    def scale_BD(self) -> Tensor:
+        """Scale of each feature alone: the root of the diagonal of Σ."""
+        shared_BD = torch.exp(2.0 * self.log_latent_BK) @ (self.loading_KD * self.loading_KD)
+        return torch.sqrt(torch.exp(2.0 * self.log_noise_BD) + shared_BD)
+
+
+def posterior(p: Predictive, residual_BD: Tensor, seen_BD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The exact encoder: z given the seen part of y. Returns
+
+    `z_BK`, mean of the latent's deviation from its prior mean; `solved_BD` = Σ⁻¹ e over the seen features
+    (zero elsewhere); `half_logdet_B` = ½ log det Σ of the seen features; `explained_BD` = L z, the mean of
+    every feature, seen or not, given the seen ones.
+    """
+    precision_BD = torch.exp(-2.0 * p.log_noise_BD) * seen_BD
+    weighted_BD = precision_BD * residual_BD
+    # M = diag(s⁻²) + L diag(σ⁻²) Lᵀ; Σ⁻¹ = Ψ − Ψ Lᵀ M⁻¹ L Ψ with Ψ = diag(σ⁻²)
+    scaled_BKD = p.loading_KD * precision_BD.unsqueeze(1)
+    M_BKK = scaled_BKD @ p.loading_KD.T + torch.diag_embed(torch.exp(-2.0 * p.log_latent_BK))
+    factor_BKK = torch.linalg.cholesky_ex(M_BKK).L
+    z_BK = torch.cholesky_solve((weighted_BD @ p.loading_KD.T).unsqueeze(2), factor_BKK).squeeze(2)
+    explained_BD = z_BK @ p.loading_KD
+    solved_BD = weighted_BD - precision_BD * explained_BD
+    half_logdet_B = (
+        (p.log_noise_BD * seen_BD).sum(1)
+        + p.log_latent_BK.sum(1)
+        + torch.log(torch.diagonal(factor_BKK, dim1=1, dim2=2)).sum(1)
+    )
+    return z_BK, solved_BD, half_logdet_B, explained_BD
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """What B records are worth under their predictive distributions, in nats.
+
+    `nll_B` = −log t_ν of the seen features. `tail_B` is the part of it that depends on where in the
+    distribution the record lies; `quadratic_BD` sums over D to the squared Mahalanobis distance.
+    `expected_BD` is the predictive mean of a seen feature, the conditional mean of a missing one.
+    """
+
+    nll_B: Tensor
+    tail_B: Tensor
+    quadratic_BD: Tensor
+    expected_BD: Tensor
+
+
+def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
+    """Score y; what is not seen must be finite in `y_BD` and is left out."""
+    residual_BD = (y_BD - p.mean_BD) * seen_BD
+    _, solved_BD, half_logdet_B, explained_BD = posterior(p, residual_BD, seen_BD)
+    quadratic_BD = residual_BD * solved_BD
+    count_B = seen_BD.sum(1)
+    tail_B = 0.5 * (p.dof + count_B) * torch.log1p(quadratic_BD.sum(1).clamp_min(0.0) / p.dof)
+    constant_B = (
+        math.lgamma(p.dof / 2) - torch.lgamma((p.dof + count_B) / 2) + count_B / 2 * math.log(p.dof * math.pi)
+    )
+    expected_BD = p.mean_BD + explained_BD * (1.0 - seen_BD)
+    return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)

@@ -1,0 +1,160 @@
+"""One assigned partition on its way: raw records in, encoded results out, positions kept.
+
+    queue → decode → score and learn → encode → pending, until its commit is known
+
+Results before `publish_from` are not published: the records are learned in silence. That is also how a
+restored task catches up with the committed offset: a replay is the same path with its mouth shut.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+
+from streamgen.config import InputConfig
+from streamgen.encode import Encoder
+from streamgen.formats.decode import Decoded, Decoder, discover
+from streamgen.learners.episodes import score_of
+from streamgen.learners.task import Results, Task
+from streamgen.metrics import Metrics
+from streamgen.records import OutputBatch, RawBatch, TopicPartition
+
+
+class Pipeline:
+    """A task with its queue before it and its results after it.
+
+    `position` is the next offset to process, `committed` the group's committed offset as last known;
+    results from `publish_from` on are published. `features` None: discovered at the first usable record
+    and given to `pin`, which answers with the ones that stand for the topic.
+    """
+
+    def __init__(
+        self,
+        source: TopicPartition,
+        config: InputConfig,
+        make_task: Callable[[tuple[str, ...]], Task],
+        pin: Callable[[tuple[str, ...]], tuple[str, ...]],
+        application_id: str,
+        metrics: Metrics,
+        position: int,
+        committed: int,
+        publish_from: int,
+    ) -> None:
+        self.source, self.config = source, config
+        self.position, self.committed = position, committed
+        self.publish_from = max(publish_from, committed)
+        self.task: Task | None = None
+        self.pending: list[OutputBatch] = []
+        self.pending_results = 0
+        self._make_task, self._pin, self._metrics = make_task, pin, metrics
+        self._encoder = Encoder(application_id, source, config, config.model.get("name", "stream_ae"))
+        self._decoder: Decoder | None = None
+        self._queue: deque[RawBatch] = deque()
+        self.queued = 0
+
+    def start(self, features: tuple[str, ...], task: Task | None = None) -> None:
+        """Fix the features; `task` is a restored one."""
+        self.task = task or self._make_task(features)
+        self._decoder = Decoder(self.config, features)
+
+    def feed(self, raw: RawBatch) -> None:
+        """Queue records. Those before the position (delivered again) are dropped: positions never regress."""
+        first = int(np.searchsorted(raw.offset_N, self.position))
+        if first < len(raw):
+            self._queue.append(raw if first == 0 else rows(raw, first, len(raw)))
+            self.queued += len(raw) - first
+            self._metrics.received(self.source, len(raw) - first)
+
+    def step(self, limit: int) -> int:
+        """Process up to `limit` queued records of one batch; returns how many."""
+        if not self._queue:
+            return 0
+        raw = self._queue.popleft()
+        if len(raw) > limit:
+            self._queue.appendleft(rows(raw, limit, len(raw)))
+            raw = rows(raw, 0, limit)
+        self.queued -= len(raw)
+        if self.task is None:
+            found = self.config.features or discover(self.config, raw)
+            if found is not None:
+                self.start(self._pin(tuple(found)))
+        decoded = self._decode(raw)
+        self._publish_dead(raw, decoded)
+        if self.task is not None and len(decoded.columns):
+            results = self.task.process(decoded.columns)
+            self._publish(raw, results, self.task)
+            self._observe(results, self.task)
+        self.position = int(raw.offset_N[-1]) + 1
+        return len(raw)
+
+    @property
+    def replaying(self) -> int:
+        """Offsets left to replay in silence before the partition is live."""
+        return max(0, self.committed - self.position)
+
+    @property
+    def uncommitted(self) -> bool:
+        """Whether the position is ahead of the committed offset."""
+        return self.position > self.committed
+
+    def settle(self, committed: int) -> None:
+        """The group's offset is known to be `committed`: results before it need not be sent again.
+
+        A transaction commits all that was pending or none of it.
+        """
+        if committed >= self.position:
+            self._metrics.published(self.source, self.pending_results)
+            self.pending, self.pending_results = [], 0
+        self.committed = committed
+
+    def _decode(self, raw: RawBatch) -> Decoded:
+        # Before any usable record came, every record lacks a usable value whatever the features are.
+        decoder = self._decoder or Decoder(self.config, ("value",))
+        decoded = decoder.decode(raw)
+        for kind, fields in (
+            ("new", decoded.drift.new),
+            ("vanished", decoded.drift.vanished),
+            ("retyped", decoded.drift.retyped),
+        ):
+            if fields:
+                self._metrics.drifted(self.source.topic, kind, fields.total())
+        return decoded
+
+    def _publish_dead(self, raw: RawBatch, decoded: Decoded) -> None:
+        first = int(np.searchsorted(raw.offset_N, self.publish_from))
+        dead = [letter for letter in decoded.dead if letter.n >= first]
+        for letter in dead:
+            self._metrics.dead_lettered(self.source.topic, letter.reason)
+        if dead:
+            self.pending.append(self._encoder.dead_letters(raw, dead))
+
+    def _publish(self, raw: RawBatch, results: Results, task: Task) -> None:
+        start = int(np.searchsorted(results.columns.offset_N, self.publish_from))
+        if start == len(results.columns):
+            return
+        self.pending.append(self._encoder.scores(raw, results, task.features, start))
+        self.pending_results += len(results.columns) - start
+        episodes = self._encoder.episodes(raw, results, task.features, start)
+        if len(episodes):
+            self.pending.append(episodes)
+
+    def _observe(self, results: Results, task: Task) -> None:
+        metrics, topic, scores = self._metrics, self.source.topic, results.scores
+        metrics.scored(self.source, score_of(results.p_N))
+        metrics.anomalous(topic, int(results.verdicts.is_anomaly_N.sum()))
+        opened = sum(episode.kind == "opened" for episode in results.verdicts.episodes)
+        metrics.episodes(topic, opened, len(results.verdicts.episodes) - opened)
+        metrics.late(topic, int(results.ticks.late_N.sum()))
+        metrics.windows_broken(topic, int(results.ticks.broken_N.sum()))
+        metrics.clocks_restarted(topic, int(results.ticks.restarted_N.sum()))
+        metrics.learned(topic, scores.loss, scores.seconds)
+        metrics.skipped(topic, len(scores.skipped))
+        metrics.learners(self.source, len(task.keys))
+
+
+def rows(raw: RawBatch, start: int, end: int) -> RawBatch:
+    """The records `start` … `end` − 1 of a batch."""
+    s = slice(start, end)
+    return RawBatch(raw.source, raw.offset_N[s], raw.timestamp_N[s], raw.key[s], raw.value[s], raw.headers[s])

@@ -1,0 +1,64 @@
+"""Where a partition begins: start, first published record, committed offset.
+
+`start` and `publish_from` may be said in times; they are resolved to offsets once, for all partitions of the
+topic, and pinned, so that every later start and every other worker begins at the same records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from streamgen.config import InputConfig
+from streamgen.kafka.pins import Pins
+from streamgen.kafka.transport import Transport
+from streamgen.records import TopicPartition
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`start`: first record of the learners' history. `retained`: first one that the log still has."""
+
+    start: int
+    publish_from: int
+    committed: int
+    retained: int
+
+
+class Positions:
+    """Resolves and pins where topics begin."""
+
+    def __init__(self, transport: Transport, pins: Pins) -> None:
+        self._transport, self._pins = transport, pins
+
+    def of(self, source: TopicPartition, config: InputConfig) -> Begun:
+        """A partition that was added later begins at its first record."""
+        start = self._pinned(source.topic, "start", config.start)
+        publish_from = self._pinned(source.topic, "publish_from", config.publish_from)
+        committed = self._transport.committed([source])[source]
+        retained, _ = self._transport.bounds([source])[source]
+        begin = start.get(str(source.partition), 0)
+        return Begun(
+            begin,
+            publish_from.get(str(source.partition), 0),
+            max(begin, 0 if committed is None else committed),
+            retained,
+        )
+
+    def _pinned(self, topic: str, name: str, where: str) -> dict[str, int]:
+        known: dict[str, int] | None = self._pins.get(topic, name)
+        if known is None:
+            known = self._pins.put_if_absent(topic, name, self._resolve(topic, where))
+        return known
+
+    def _resolve(self, topic: str, where: str) -> dict[str, int]:
+        sources = self._transport.partitions(topic)
+        if where in ("earliest", "first"):
+            offsets = {source: first for source, (first, _) in self._transport.bounds(sources).items()}
+        elif where in ("latest", "now"):
+            offsets = {source: end for source, (_, end) in self._transport.bounds(sources).items()}
+        else:
+            time = datetime.fromisoformat(where)
+            time = time if time.tzinfo else time.replace(tzinfo=UTC)
+            offsets = self._transport.offsets_at(sources, int(time.timestamp() * 1000))
+        return {str(source.partition): offset for source, offset in offsets.items()}
