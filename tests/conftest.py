@@ -1,0 +1,75 @@
+"""Fixtures of the tests that talk to a real Kafka: one broker for all of them, names of one's own for each.
+
+Whatever needs the client is imported where it is used, so that the other tests start without it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from streamgen.config import KafkaConfig
+    from streamgen.kafka.broker import EmbeddedBroker
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[EmbeddedBroker]:
+    """A running broker, shared by all tests: use names from `fresh`, and do not stop it."""
+    from streamgen.kafka.broker import EmbeddedBroker
+
+    with EmbeddedBroker() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: EmbeddedBroker) -> KafkaConfig:
+    """How to reach the shared broker."""
+    from streamgen.config import KafkaConfig
+
+    return KafkaConfig(bootstrap_servers=broker.bootstrap_servers)
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], str]:
+    """A topic or application name that no other test has."""
+    return lambda name: f"{name}-{next(_numbers)}"
+
+
+@pytest.fixture
+def read_committed(kafka: KafkaConfig) -> Iterator[Callable[[str], list[Any]]]:
+    """All records of a topic that a read_committed reader sees up to the end as it is now.
+
+    It waits for what is pending: a commit is known some ms before its markers are in the log.
+    """
+    from kafka import KafkaConsumer, TopicPartition
+
+    from streamgen.kafka.client import client_settings
+
+    settings = client_settings(kafka) | {"enable_auto_commit": False}
+    consumer = KafkaConsumer(**settings, isolation_level="read_committed")
+    uncommitted = KafkaConsumer(**settings)
+
+    def read(topic: str) -> list[Any]:
+        partitions = [TopicPartition(topic, n) for n in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        ends = uncommitted.end_offsets(partitions)
+        found: list[Any] = []
+        deadline = time.monotonic() + 20
+        # Not "until the last offset came": markers and aborted records are never delivered.
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            assert time.monotonic() < deadline, f"{topic} is blocked by an open transaction"
+            for records in consumer.poll(timeout_ms=50).values():
+                found += records
+        return sorted(found, key=lambda record: (record.partition, record.offset))
+
+    yield read
+    consumer.close()
+    uncommitted.close()
