@@ -25,7 +25,7 @@ from streamgen.formats.eventtime import EARLIEST_MS, LATEST_MS, EventTimes
 from streamgen.records import Floats, Ints
 
 _DELIMITERS = ",;\t|"
-_TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "event_time", "date_time", "@timestamp")
+TIME_NAMES = ("timestamp", "time", "datetime", "date", "ts", "event_time", "date_time", "@timestamp")
 _MISSING = frozenset({"", "na", "n/a", "#n/a", "nan", "-nan", "null", "none"})
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 _SAMPLE_ROWS = 1000  # what columns are judged by
@@ -194,7 +194,7 @@ class CsvRows:
                 )
             return name
         by_lower_case = {name.lower(): name for name in self._header if name != self.key_column}
-        for candidate in _TIME_NAMES:
+        for candidate in TIME_NAMES:
             name = by_lower_case.get(candidate, "")
             if name:
                 cells = [cell for cell in self._sample[self._header.index(name)] if cell.strip()]

@@ -57,7 +57,13 @@ class EventTimes:
             raise ValueError(f"{text!r} is too far away in its time zone") from None
         return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
-    def shifted(self, text: str, by: timedelta) -> str:
-        """The same time later by `by`, in the same notation. Raises ValueError for no ISO 8601 time."""
-        time = datetime.fromisoformat(text.strip())
-        return (time + by).isoformat(sep="T" if "T" in text else " ")
+    def shifted(self, time: str | float, by_ms: int) -> str | float:
+        """The same time later by `by_ms`, in the same notation. Raises ValueError when it is no time."""
+        if isinstance(time, str):
+            try:
+                later = datetime.fromisoformat(time.strip()) + timedelta(milliseconds=by_ms)
+            except OverflowError:
+                raise ValueError(f"{time!r} is too late to be shifted") from None
+            return later.isoformat(sep="T" if "T" in time else " ")
+        per_second = _PER_SECOND[self.unit(time)]
+        return time + by_ms * per_second // 1000
