@@ -6,13 +6,24 @@ at a time: its key is the JSON array `["pin", topic, name]`, its value `{"versio
 
 from __future__ import annotations
 
+import logging
+import random
+import time
 from typing import Any, Protocol
 
 import msgspec
 
-from streamgen.errors import StateError
+from streamgen.config import KafkaConfig
+from streamgen.errors import BrokerUnavailable, Fenced, OutcomeUnknown, PublishAborted, StateError
+from streamgen.records import OutputBatch, TopicPartition
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
+PARTITION = 0  # pins are few: one partition holds them all
+# An open transaction of another writer of the topic hides what follows it until its timeout.
+READ_TIMEOUT_S = 40.0
+ATTEMPTS = 20
 
 
 class Pins(Protocol):
@@ -23,6 +34,89 @@ class Pins(Protocol):
 
     def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
         """Pin a JSON value other than None, unless one stands already; returns the one that stands."""
+
+
+class KafkaPins:
+    """The application's pins in Kafka, read and written on demand; a pin never changes once it stands.
+
+    Raises `BrokerUnavailable`, `PermissionDenied`, or `StateError` for a pin of an unknown version.
+    """
+
+    def __init__(self, kafka: KafkaConfig, application_id: str) -> None:
+        self._kafka, self._application = kafka, application_id
+        self._known: dict[bytes, Any] = {}
+        self._topic_is_there = False
+
+    def get(self, topic: str, name: str) -> Any:
+        key = encode_key(topic, name)
+        if key not in self._known:
+            self._read()
+        return self._known.get(key)
+
+    def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
+        from streamgen.kafka.producer import TransactionalProducer
+
+        key = encode_key(topic, name)
+        for attempt in range(ATTEMPTS):
+            standing = self.get(topic, name)
+            if standing is not None:
+                return standing
+            # From here on no other worker's pin can commit, and what they committed is read below.
+            producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
+            try:
+                producer.open()
+                if self.get(topic, name) is None:
+                    target = TopicPartition(state_topic(self._application), PARTITION)
+                    now = int(time.time() * 1000)
+                    producer.publish([OutputBatch(target, [now], [key], [encode_value(value)], [[]])])
+            except (Fenced, PublishAborted, OutcomeUnknown) as error:
+                log.info("pinning %s of %s again: %s", name, topic, error)
+                time.sleep(random.uniform(0, 0.2 * (attempt + 1)))  # so that two don't fence one another on
+            finally:
+                producer.close()
+        raise BrokerUnavailable(f"The pin {name} of {topic} could not be written in {ATTEMPTS} attempts.")
+
+    def _read(self) -> None:
+        """Read the topic to its end as it is now."""
+        from kafka import KafkaConsumer
+        from kafka import TopicPartition as ClientPartition
+
+        from streamgen.kafka.client import client_settings, translated
+        from streamgen.kafka.topics import NewTopic, create_topics
+
+        topic = state_topic(self._application)
+        if not self._topic_is_there:
+            create_topics(self._kafka, [NewTopic(topic, settings={"cleanup.policy": "compact"})])
+            self._topic_is_there = True
+        settings = client_settings(self._kafka) | {"enable_auto_commit": False, "metrics_enabled": False}
+        partition = ClientPartition(topic, PARTITION)
+        with translated(f"reading {topic}"):
+            # The end of the committed is not enough: a pin may stand behind somebody's open transaction.
+            uncommitted = KafkaConsumer(**settings)
+            consumer = KafkaConsumer(**settings, isolation_level="read_committed")
+            try:
+                end = uncommitted.end_offsets([partition])[partition]
+                consumer.assign([partition])
+                consumer.seek_to_beginning(partition)
+                deadline = time.monotonic() + READ_TIMEOUT_S
+                while consumer.position(partition) < end:
+                    if time.monotonic() > deadline:
+                        raise BrokerUnavailable(f"{topic} was not readable to its end in time.")
+                    for records in consumer.poll(timeout_ms=200).values():
+                        self._take(records)
+            finally:
+                consumer.close()
+                uncommitted.close()
+
+    def _take(self, records: list[Any]) -> None:
+        for record in records:
+            if record.value is not None and record.key is not None and record.key.startswith(b'["pin",'):
+                self._known[record.key] = decode_value(record.key, record.value)
+
+
+def state_topic(application_id: str) -> str:
+    """The application's internal topic."""
+    return f"{application_id}-state"
 
 
 def encode_key(topic: str, name: str) -> bytes:

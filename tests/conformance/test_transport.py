@@ -237,9 +237,7 @@ def test_the_end_lies_past_markers(world: World) -> None:
     start(transport)
     transport.publish([output(world, 0, b"x")], {})
     target = TopicPartition(world.target, 0)
-    poll_until(
-        transport, lambda _: transport.bounds([target])[target][1] > 0
-    )  # a commit shows a little later
+    poll_until(transport, lambda _: transport.bounds([target])[target][1] > 0)
     assert transport.bounds([target]) == {target: (0, 2)}  # a record and the transaction's marker
 
 
