@@ -7,12 +7,13 @@ topic, and pinned, so that every later start and every other worker begins at th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from streamgen.config import InputConfig
+from streamgen.errors import ConfigError
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
 from streamgen.records import TopicPartition
+from streamgen.times import time_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Positions:
 
     def of(self, source: TopicPartition, config: InputConfig) -> Begun:
         """A partition that was added later begins at its first record."""
-        start = self._pinned(source.topic, "start", config.start)
-        publish_from = self._pinned(source.topic, "publish_from", config.publish_from)
+        start = self._pinned(config, "start", config.start)
+        publish_from = self._pinned(config, "publish_from", config.publish_from)
         committed = self._transport.committed([source])[source]
         retained, _ = self._transport.bounds([source])[source]
         begin = start.get(str(source.partition), 0)
@@ -45,20 +46,22 @@ class Positions:
             retained,
         )
 
-    def _pinned(self, topic: str, name: str, where: str) -> dict[str, int]:
-        known: dict[str, int] | None = self._pins.get(topic, name)
+    def _pinned(self, config: InputConfig, name: str, where: str) -> dict[str, int]:
+        known: dict[str, int] | None = self._pins.get(config.topic, name)
         if known is None:
-            known = self._pins.put_if_absent(topic, name, self._resolve(topic, where))
+            resolved = self._resolve(config.topic, name, where, config.timestamp.timezone)
+            known = self._pins.put_if_absent(config.topic, name, resolved)
         return known
 
-    def _resolve(self, topic: str, where: str) -> dict[str, int]:
+    def _resolve(self, topic: str, name: str, where: str, timezone: str) -> dict[str, int]:
         sources = self._transport.partitions(topic)
         if where in ("earliest", "first"):
             offsets = {source: first for source, (first, _) in self._transport.bounds(sources).items()}
         elif where in ("latest", "now"):
             offsets = {source: end for source, (_, end) in self._transport.bounds(sources).items()}
         else:
-            time = datetime.fromisoformat(where)
-            time = time if time.tzinfo else time.replace(tzinfo=UTC)
-            offsets = self._transport.offsets_at(sources, int(time.timestamp() * 1000))
+            time = time_ms(where, timezone)
+            if time is None:
+                raise ConfigError(f"inputs: {topic}: {name} is {where!r}, which is no time.")
+            offsets = self._transport.offsets_at(sources, time)
         return {str(source.partition): offset for source, offset in offsets.items()}

@@ -1,10 +1,10 @@
-"""From a model's surprise to a p-value, per key and online.
+"""From a model's surprises to one p-value, per key and online.
 
-The p-value of a record is the share of the key's recent records that were at least as surprising: exactly
-valid for exchangeable surprises whatever the model (Vovk et al. 2005, conformal prediction), with a memory
-of `MEMORY` records so that it follows a model that learns. Beyond the largest surprise in memory the rank
-would stop at 1/(n+1); a generalised Pareto tail fitted to the upper tenth (probability-weighted moments,
-Hosking & Wallis 1987) goes on from there:
+The p-value of a surprise is the share of the key's recent ones that were at least as large: exactly valid for
+exchangeable surprises whatever the model (Vovk et al. 2005, conformal prediction), with a memory of `MEMORY`
+records so that it follows a model that learns. Beyond the largest surprise in memory the rank would stop at
+1/(n+1); a generalised Pareto tail fitted to the upper tenth (probability-weighted moments, Hosking & Wallis
+1987) goes on from there:
 
     p = (1 + #{s_i ≥ s}) / (n + 1) · S((s − max) / β′)            S = 1 for s ≤ max
     S(y) = (1 + ξ y)^(−1/ξ),  β′ = β + ξ (max − u)                threshold stability of the GPD
@@ -12,13 +12,17 @@ Hosking & Wallis 1987) goes on from there:
 For an exponential tail this is exact for every level when averaged over the memory:
 E[exp(−max − y)] = exp(−y) / (n + 1).
 
-Exceeding surprises enter the memory too: ranks are robust to them. N records; W the memory's length.
+A model that asks several questions of a record (is it strange after the one before? is it strange for this
+stream at all?) gives several surprises. Their p-values are combined by Fisher's statistic −Σ log p, which is
+ranked against its own memory in turn: the questions need not be independent.
+
+Exceeding surprises enter the memory too: ranks are robust to them. N records; S surprises a record; W the
+memory's length; R = S + 1 memories (1 where S = 1).
 """
 
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,52 +30,71 @@ from numpy.typing import NDArray
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
 
-MEMORY = 2048  # 1/2049 < 0.001: ranks alone reach one in a thousand
+MEMORY = 4096  # ranks alone reach one in 4,097
 REFIT = 64  # records between fits of the tail
 TAIL = 0.1  # share of the memory that the tail is fitted to
 MIN_P = 1e-300
 
 
 class Calibration:
-    """Ranks surprises against their key's own recent ones."""
+    """Ranks a key's surprises against its own recent ones."""
 
-    FIELDS: ClassVar = {
-        "calibration_memory_W": Field((MEMORY,), dtype="float32"),
-        "calibration_count": Field(dtype="int64"),  # records ranked so far
-        "calibration_tail": Field((3,)),  # threshold u, shape ξ, scale β of the fitted tail
-    }
+    def __init__(self, surprises: int) -> None:
+        self._S = surprises
+        self._R = 1 if surprises == 1 else surprises + 1
 
-    def rank(self, slab: Slab, row_N: Ints, surprise_N: Floats, learn_N: Bools) -> tuple[Floats, Ints]:
-        """p-value of each record (1 where the surprise is NaN), and how many records it was ranked against.
+    def fields(self) -> dict[str, Field]:
+        """The memories, how many records were ranked, and u, ξ, β of each fitted tail."""
+        return {
+            "calibration_memory_RW": Field((self._R, MEMORY), dtype="float32"),
+            "calibration_count": Field(dtype="int64"),
+            "calibration_tail_R3": Field((self._R, 3)),
+        }
+
+    def rank(self, slab: Slab, row_N: Ints, surprise_NS: Floats, learn_N: Bools) -> tuple[Floats, Ints]:
+        """p-value of each record (1 where a surprise is NaN), and how many records it was ranked against.
 
         Each record is ranked before it enters its key's memory; records whose `learn_N` is False, and NaN,
         do not enter.
         """
         p_N = np.ones(len(row_N))
         ranked_N = np.zeros(len(row_N), dtype=np.int64)
-        memory, counts = slab.host("calibration_memory_W"), slab.host("calibration_count")
-        tails = slab.host("calibration_tail")
+        memory, counts = slab.host("calibration_memory_RW"), slab.host("calibration_count")
+        tails = slab.host("calibration_tail_R3")
         # float32, as the memory: a surprise must compare equal to itself.
-        surprises = surprise_N.astype(np.float32).tolist()
-        for n, (row, surprise, learn) in enumerate(
-            zip(row_N.tolist(), surprises, learn_N.tolist(), strict=True)
+        surprises = surprise_NS.astype(np.float32)
+        known_N: Bools = ~np.isnan(surprise_NS).any(axis=1)
+        for n, (row, known, learn) in enumerate(
+            zip(row_N.tolist(), known_N.tolist(), learn_N.tolist(), strict=True)
         ):
-            count = int(counts[row])
-            ranked_N[n] = count
-            if math.isnan(surprise):
+            count = ranked_N[n] = int(counts[row])
+            if not known:
                 continue
             filled = min(count, MEMORY)
-            known_W = memory[row, :filled]
-            p = (1 + int(np.count_nonzero(known_W >= surprise))) / (filled + 1)
-            if filled and p * (filled + 1) == 1:
-                p *= _beyond(surprise, float(known_W.max()), *tails[row].tolist())
-            p_N[n] = max(p, MIN_P)
+            ranked_R: list[float] = surprises[n].tolist()
+            p_R = [self._p(memory[row, r], filled, s, tails[row, r]) for r, s in enumerate(ranked_R)]
+            if self._S > 1:
+                fisher = float(np.float32(-sum(math.log(p) for p in p_R)))
+                ranked_R.append(fisher)
+                p_R.append(self._p(memory[row, self._S], filled, fisher, tails[row, self._S]))
+            p_N[n] = p_R[-1]
             if learn:
-                memory[row, count % MEMORY] = surprise
+                memory[row, :, count % MEMORY] = ranked_R
                 counts[row] = count + 1
                 if (count + 1) % REFIT == 0:
-                    tails[row] = fit_tail(memory[row, : min(count + 1, MEMORY)])
+                    for r in range(self._R):
+                        tails[row, r] = fit_tail(memory[row, r, : min(count + 1, MEMORY)])
         return p_N, ranked_N
+
+    @staticmethod
+    def _p(memory_W: NDArray[np.float32], filled: int, surprise: float, tail_3: Floats) -> float:
+        if filled == 0:
+            return 1.0
+        known_W = memory_W[:filled]
+        above = int(np.count_nonzero(known_W >= surprise))
+        if above:
+            return (1 + above) / (filled + 1)
+        return max(_beyond(surprise, float(known_W.max()), *tail_3.tolist()) / (filled + 1), MIN_P)
 
 
 def fit_tail(surprise_W: NDArray[np.float32]) -> tuple[float, float, float]:

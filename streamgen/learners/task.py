@@ -52,14 +52,14 @@ class Task:
         self.model = build(config.model, len(features), config.window, device)
         self._seed = seed
         self._clock = Clock(config.window)
-        self._calibration = Calibration()
+        self._calibration = Calibration(self.model.surprises)
         self._episodes = Episodes(config.anomaly)
         self._rows: dict[str | None, int] = {}
         self._learners: list[Learner] = []
         fields = {
             **self.model.fields(),
             **Clock.FIELDS,
-            **Calibration.FIELDS,
+            **self._calibration.fields(),
             **Episodes.fields(len(features)),
         }
         self.slab = Slab(fields, device)
@@ -72,7 +72,7 @@ class Task:
         )
         ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
         scores = self.model.run(self.slab, row_N, columns.value_ND, ticks, self._learners)
-        p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_N, ~ticks.late_N)
+        p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
         verdicts = self._episodes.judge(self.slab, row_N, columns, scores, p_N, ranked_N, ticks)
         return Results(columns, scores, p_N, verdicts, ticks)
 

@@ -30,15 +30,16 @@ class Learner:
 class Scores:
     """What a model says of N records, each before it learned from it.
 
-    `surprise_N` is what calibration ranks (higher is stranger; NaN: no opinion yet). `nll_N` is the negative
+    `surprise_NS` is what calibration ranks: S questions asked of each record (higher is stranger; NaN: no
+    opinion yet). `nll_N` is the negative
     log-likelihood in nats, NaN for a model that has none. `expected_ND`, and the central 90 % interval
-    `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to `surprise_N` where
-    there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and `seconds`
-    have one entry for each update of this call; `skipped` names the rows whose update was left out for a
+    `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to the first surprise
+    where there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and
+    `seconds` have one entry for each update of this call; `skipped` names the rows whose update was left out for a
     non-finite loss or gradient.
     """
 
-    surprise_N: Floats
+    surprise_NS: Floats
     nll_N: Floats
     expected_ND: Floats
     low_ND: Floats
@@ -50,13 +51,21 @@ class Scores:
     skipped: list[int]
 
     @classmethod
-    def empty(cls, N: int, D: int) -> Scores:
+    def empty(cls, N: int, D: int, S: int) -> Scores:
         """Scores of N records that say nothing yet."""
-        nan_N, nan_ND = np.full(N, np.nan), np.full((N, D), np.nan)
+        nan_ND = np.full((N, D), np.nan)
         return cls(
-            nan_N, nan_N.copy(), nan_ND, nan_ND.copy(), nan_ND.copy(), np.zeros((N, D)),
-            np.zeros(N, dtype=np.int64), [], [], [],
-        )  # fmt: skip
+            surprise_NS=np.full((N, S), np.nan),
+            nll_N=np.full(N, np.nan),
+            expected_ND=nan_ND,
+            low_ND=nan_ND.copy(),
+            high_ND=nan_ND.copy(),
+            contribution_ND=np.zeros((N, D)),
+            step_N=np.zeros(N, dtype=np.int64),
+            loss=[],
+            seconds=[],
+            skipped=[],
+        )
 
 
 class OnlineModel(Protocol):
@@ -64,6 +73,7 @@ class OnlineModel(Protocol):
 
     name: str
     generates: bool
+    surprises: int  # S
 
     def fields(self) -> Mapping[str, Field]:
         """A learner's state."""

@@ -48,6 +48,7 @@ class RiverDetector:
 
     name = "river"
     generates = False
+    surprises = 1
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings, self.D = settings, features
@@ -70,7 +71,7 @@ class RiverDetector:
         self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
     ) -> Scores:
         """See `OnlineModel.run`. A missing feature is left out of River's record, as River has it."""
-        scores = Scores.empty(*value_ND.shape)
+        scores = Scores.empty(len(value_ND), self.D, self.surprises)
         updates = slab.host("updates")
         for n, row in enumerate(row_N.tolist()):
             value_D = value_ND[n]
@@ -81,8 +82,8 @@ class RiverDetector:
             scores.step_N[n] = updates[row]
             # River answers 0 until its first window is full: no opinion yet.
             if updates[row] >= self.settings.window_size:
-                scores.surprise_N[n] = trees.score_one(record)
-                scores.contribution_ND[n, there_D] = scores.surprise_N[n] / there_D.sum()
+                scores.surprise_NS[n] = trees.score_one(record)
+                scores.contribution_ND[n, there_D] = scores.surprise_NS[n, 0] / there_D.sum()
             if not ticks.late_N[n]:
                 trees.learn_one(record)
                 now.observe(value_D, there_D)

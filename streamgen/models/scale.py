@@ -7,6 +7,7 @@ less. D features; values are float64 in input units.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
 
-MEMORY = 1000
+MEMORY = 4096
 _TINY = 1e-30
 
 
@@ -48,10 +49,24 @@ class Scale(NamedTuple):
             np.maximum(self.step_D, 1e-3 * self.spread_D), np.maximum(1e-6 * np.abs(self.mean_D), _TINY)
         )
 
+    def strangeness(self, value_D: Floats, seen_D: Bools, dof: float) -> float:
+        """Tail term of the seen values' −log Student-t around the running means, in nats: how strange they
+        are for the stream at all, whatever came before. NaN when no seen feature has a history."""
+        known_D = seen_D & (self.count_D > 1)
+        if not known_D.any():
+            return math.nan
+        with np.errstate(over="ignore"):
+            square_D = np.minimum(((value_D - self.mean_D) / self._unit()) ** 2, 1e12)
+        return float(0.5 * (dof + 1) * np.log1p(square_D[known_D] / dof).sum())
+
     def level(self, value_D: Floats) -> Floats:
         """Value in units of spread around the running mean, bounded to ±4."""
-        unit_D = np.maximum(np.maximum(self.spread_D, 1e-3 * self.step_D), 1e-6 * np.abs(self.mean_D) + _TINY)
-        return 4.0 * np.tanh((value_D - self.mean_D) / unit_D / 4.0)
+        with np.errstate(over="ignore"):
+            return np.asarray(4.0 * np.tanh((value_D - self.mean_D) / self._unit() / 4.0))
+
+    def _unit(self) -> Floats:
+        """Unit of a level, > 0."""
+        return np.maximum(np.maximum(self.spread_D, 1e-3 * self.step_D), 1e-6 * np.abs(self.mean_D) + _TINY)
 
     def observe(self, value_D: Floats, seen_D: Bools) -> None:
         """Take in one record; missing values leave their feature as it is."""

@@ -172,6 +172,7 @@ class StreamAE:
 
     name = "stream_ae"
     generates = True
+    surprises = 2  # after the record before, and for the stream at all
     BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -226,7 +227,7 @@ class StreamAE:
         self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
-        scores = Scores.empty(*value_ND.shape)
+        scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
         time_NC = ticks.time_NC.astype(np.float32)
         for n, row in enumerate(row_N.tolist()):
             if ticks.broken_N[n]:
@@ -337,7 +338,8 @@ class StreamAE:
         quadratic_D, expected_D, scale_D = np.split(out[2:], 3)
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
-            scores.nll_N[n], scores.surprise_N[n] = nll, tail
+            scores.nll_N[n] = nll
+            scores.surprise_NS[n] = nll, now.strangeness(value_D, seen_D, self.settings.dof)
             scores.contribution_ND[n] = _shares(nll, tail, quadratic_D, seen_D)
         centre_D = np.where(first_D, np.nan, now.last_D + delta_D * expected_D)
         scores.expected_ND[n] = centre_D
