@@ -189,10 +189,11 @@ class EmbeddedBroker:
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
         done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            tail = (done.stdout + done.stderr).strip().splitlines()[-1:]
+            said = (done.stdout + done.stderr).strip().splitlines()
+            reason = next((line for line in said if not line.startswith("\t")), "no reason given")
             raise StopError(
-                f"Kafka could not format {self.data_dir}: {' '.join(tail)}. Give a folder that is empty, "
-                "or one that an embedded broker has made."
+                f"Kafka could not format {self.data_dir}: {reason[:300]}. Give a folder that is empty, or one "
+                "that an embedded broker has made, and check the properties."
             )
 
     def _watch(self) -> None:

@@ -71,7 +71,8 @@ def translate(error: errors.KafkaError, doing: str) -> StreamgenError:
         return TopicError(
             f"A topic does not exist, found when {doing} ({said}). Create it, or correct its name."
         )
-    if isinstance(error, _UNAVAILABLE):
+    # The bare error is what the client makes of a transactional request whose answer was lost.
+    if isinstance(error, _UNAVAILABLE) or type(error) is errors.KafkaError:
         return BrokerUnavailable(
             f"No broker answered in time when {doing} ({said}). Check kafka.bootstrap_servers, the network, "
             "and with SASL the password: the client takes a wrong one for silence."

@@ -8,8 +8,9 @@ The order is the one that held under faults:
  3. add the consumer's offsets under the group metadata captured with the records (KIP-447);
  4. commit; nothing is unsent by then.
 
-A producer in its fatal state, or one whose abort fails, is thrown away: its `init_transactions` would do
-nothing and say that all is well. A new one with the same transactional id ends what the old one left open.
+A producer whose transaction failed is thrown away, aborted or not: one in its fatal state does nothing at
+`init_transactions` and says that all is well, and after a batch that the broker refused the client's next
+sequence number is wrong. A new one with the same transactional id ends what the old one left open.
 """
 
 from __future__ import annotations
@@ -45,10 +46,21 @@ TRANSACTION_TIMEOUT_MS = (
 )
 ANSWER_TIMEOUT_S = 30.0  # the longest wait for each step of a transaction
 METADATA_TIMEOUT_MS = 10_000
+REQUEST_TIMEOUT_MS = 10_000
+DELIVERY_TIMEOUT_MS = 20_000  # below the wait for an answer, so that the client is the one who gives up
 # No limit of our own: the topic's `max.message.bytes` decides what is too large, and says so.
 MAX_REQUEST_BYTES = 64 << 20
 
 _SUPERSEDED = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
+# This producer's view of its transaction is wrong; a new one's is not.
+_CONFUSED = (
+    errors.OutOfOrderSequenceNumberError,
+    errors.UnknownProducerIdError,
+    errors.InvalidProducerIdMappingError,
+    errors.InvalidTxnStateError,
+    errors.TransactionAbortedError,
+    errors.IllegalStateError,
+)
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
 
 
@@ -83,6 +95,8 @@ class TransactionalProducer:
                 transactional_id=self.transactional_id,
                 transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
                 max_block_ms=METADATA_TIMEOUT_MS,
+                request_timeout_ms=REQUEST_TIMEOUT_MS,
+                delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
                 max_request_size=MAX_REQUEST_BYTES,
                 allow_auto_create_topics=False,
                 retry_backoff_ms=20,  # a transaction is refused while the last one's markers go out
@@ -230,19 +244,19 @@ class TransactionalProducer:
         raise OutcomeUnknown(f"No answer to a commit within {ANSWER_TIMEOUT_S:.0f} s.")
 
     def _abort(self) -> bool:
-        """Abort the transaction; where that fails, throw the producer away, and its successor ends it."""
-        if self._producer is None:
-            return False
+        """Abort the transaction and throw the producer away; False: its successor has to end it."""
+        done = False
         try:
-            if not self.records_fast:
+            if self.records_fast:
+                done = fastpath.abort(self._producer, ANSWER_TIMEOUT_S)
+            else:
                 self._producer.abort_transaction()
-                return True
-            if fastpath.abort(self._producer, ANSWER_TIMEOUT_S):
-                return True
+                done = True
         except errors.KafkaError as error:
             log.warning("an abort failed, a new producer takes over: %s", error)
         self._discard()
-        return False
+        self.in_doubt = not done
+        return done
 
     def _discard(self) -> None:
         producer, self._producer = self._producer, None
@@ -261,7 +275,8 @@ class TransactionalProducer:
 def _aborted(error: errors.KafkaError) -> StreamgenError:
     """What an abort for this reason is to the caller."""
     ours = translate(error, "publishing")
-    return PublishAborted(str(ours)) if isinstance(ours, BrokerUnavailable) else ours
+    again = isinstance(ours, BrokerUnavailable) or isinstance(error, _CONFUSED)
+    return PublishAborted(str(ours)) if again else ours
 
 
 def _size(batch: OutputBatch, row: int) -> int:
