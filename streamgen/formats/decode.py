@@ -54,10 +54,11 @@ class _Unusable(Exception):
 class Decoder:
     """Decodes one input's records. Holds no state besides its configuration.
 
-    `features` are the value fields, D of them, in the order of the columns. New fields are counted only
+    `features` are the value fields, D of them, in the order of the columns; with none no record is
+    usable. New fields are counted only
     where the features were discovered: who names them has chosen to ignore the others.
 
-    Raises ConfigError for an unknown format, for no or repeated features, and for fields asked of a
+    Raises ConfigError for an unknown format, for a feature named twice, and for fields asked of a
     format that has none.
     """
 
@@ -66,7 +67,8 @@ class Decoder:
         self._features = features
         self._max_bytes = config.max_bytes
         self._get = self._format.getter(features)
-        self._pack = struct.Struct(f"{len(features)}d").pack
+        # Without features nothing can be packed, and each record takes the path of unusable values.
+        self._pack = struct.Struct(f"{len(features) or 1}d").pack
         key, time = config.key.field, config.timestamp.field
         self._get_key = None if key is None else self._format.getter((key,))
         self._get_time = None if time is None else self._format.getter((time,))
@@ -162,7 +164,8 @@ class Decoder:
         if infinite is not None:
             raise _Unusable(Reason.NOT_FINITE, f"{infinite} is infinite or beyond float64")
         if all(map(math.isnan, numbers)):
-            raise _Unusable(Reason.NO_USABLE_VALUE, f"no number in {_one_line(', '.join(self._features))}")
+            where = f" in {_one_line(', '.join(self._features))}" if self._features else ""
+            raise _Unusable(Reason.NO_USABLE_VALUE, f"no number{where}")
         return numbers
 
     def _event_time(self, value: object) -> int:
@@ -194,20 +197,36 @@ def discover(config: InputConfig, raw: RawBatch) -> tuple[str, ...] | None:
     """
     if config.features is not None:
         return tuple(config.features)
-    record_format = _format(config, ("value",))
+    return _judge(config, raw)[0]
+
+
+def unusable_before_discovery(config: InputConfig, raw: RawBatch) -> list[DeadLetter]:
+    """The dead letters of the records before the first usable one, each judged by its own fields.
+
+    So the outcome of a record before discovery depends on itself, not on how the log was cut into
+    batches; the records from row `len(result)` on are for a `Decoder` with the discovered features.
+    """
+    return [] if config.features is not None else _judge(config, raw)[1]
+
+
+def _judge(config: InputConfig, raw: RawBatch) -> tuple[tuple[str, ...] | None, list[DeadLetter]]:
+    record_format = _format(config, ())
     excluded = {config.key.field, config.timestamp.field}
+    dead: list[DeadLetter] = []
     for n, value in enumerate(raw.value):
-        if not value or len(value) > config.max_bytes:
-            continue
-        try:
-            fields = record_format.fields(record_format.parse(value))
-        except ValueError:
-            continue
-        names = [name for name, other in fields if type(other) in _NUMERIC and name not in excluded]
-        features = tuple(dict.fromkeys(names))
-        if features and len(Decoder(config, features).decode(_row(raw, n)).columns):
-            return features
-    return None
+        features: tuple[str, ...] = ()
+        if value and len(value) <= config.max_bytes:
+            try:
+                fields = record_format.fields(record_format.parse(value))
+            except ValueError:
+                fields = ()  # the decoder will say why
+            names = [name for name, other in fields if type(other) in _NUMERIC and name not in excluded]
+            features = tuple(dict.fromkeys(names))
+        decoded = Decoder(config, features).decode(_row(raw, n))
+        if not decoded.dead:
+            return features, dead
+        dead.append(decoded.dead[0]._replace(n=n))
+    return None, dead
 
 
 def _row(raw: RawBatch, n: int) -> RawBatch:
@@ -225,8 +244,8 @@ def _format(config: InputConfig, features: tuple[str, ...]) -> Format:
             f"The format {config.format!r} of input {config.topic} is unknown: did you mean {near!r}? "
             f"There are {', '.join(sorted(FORMATS))}."
         )
-    if not features or len(set(features)) < len(features):
-        raise ConfigError(f"The features of input {config.topic} are empty or name a field twice.")
+    if len(set(features)) < len(features):
+        raise ConfigError(f"The features of input {config.topic} name a field twice.")
     if not chosen.named and (len(features) > 1 or config.key.field or config.timestamp.field):
         raise ConfigError(
             f"A record of format {config.format!r} (input {config.topic}) is one value: it can have one "

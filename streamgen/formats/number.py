@@ -35,7 +35,7 @@ class NumberFormat:
         raise ValueError("not a number")
 
     def getter(self, paths: tuple[str, ...]) -> Callable[[Any], tuple[object, ...]]:
-        return lambda record: (record,)
+        return lambda record: (record,) * len(paths)
 
     def fields(self, record: Any, known: frozenset[str] = frozenset()) -> Iterable[tuple[str, object]]:
         return () if known else (("value", record),)

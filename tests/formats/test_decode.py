@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from streamgen.config import InputConfig
 from streamgen.errors import ConfigError
 from streamgen.formats import MAX_DEPTH
-from streamgen.formats.decode import Decoded, Decoder, discover
+from streamgen.formats.decode import Decoded, Decoder, discover, unusable_before_discovery
 from streamgen.records import RawBatch, Reason, TopicPartition
 
 KAFKA_MS = 1_404_172_800_000  # 2014-07-01 00:00:00 UTC
@@ -367,6 +367,43 @@ def test_discover_takes_the_first_usable_record() -> None:
     assert discover(config(format="number"), batch([b"x", b"1"])) == ("value",)
 
 
+BEFORE: list[tuple[bytes | None, Reason]] = [
+    (None, Reason.EMPTY),
+    (b"x" * 200, Reason.TOO_LARGE),
+    (b"not json", Reason.MALFORMED),
+    (b"{}", Reason.NO_USABLE_VALUE),
+    (b'{"value": 7, "at": 1404172800}', Reason.NO_USABLE_VALUE),  # it is the key
+    (b'{"z": NaN}', Reason.NO_USABLE_VALUE),
+    (b'{"q": Infinity, "w": 1}', Reason.NOT_FINITE),
+    (b'{"q": 1}', Reason.BAD_TIMESTAMP),
+    (b'{"q": 1, "at": 1404172800, "value": []}', Reason.BAD_KEY),
+]
+
+
+@pytest.mark.parametrize("size", [1, 4, 20])
+def test_before_discovery_a_record_is_judged_by_itself(size: int) -> None:
+    settings = config(key={"field": "value"}, timestamp={"field": "at"}, max_bytes=100)
+    values: list[bytes | None] = [value for value, _ in BEFORE] + [b'{"z": 1, "at": 1404172800}', b"{}"]
+    reasons: list[Reason] = []
+    for first in range(0, len(values), size):
+        raw = batch(values[first : first + size])
+        dead = unusable_before_discovery(settings, raw)
+        assert [letter.n for letter in dead] == list(range(len(dead)))
+        reasons += [letter.reason for letter in dead]
+        found = discover(settings, raw)
+        assert (found is None) == (len(dead) == len(raw))
+        if found is not None:
+            assert found == ("z",)
+            break
+    assert reasons == [reason for _, reason in BEFORE]
+    assert unusable_before_discovery(config(features=["a"]), batch([None])) == []
+    number = config(format="number")
+    assert [letter.reason for letter in unusable_before_discovery(number, batch([b"null", b"x"]))] == [
+        Reason.NO_USABLE_VALUE,
+        Reason.MALFORMED,
+    ]
+
+
 def test_discover_names_a_field_once() -> None:
     assert discover(config(), batch([b'{"a.b": 1, "a": {"b": 2}}'])) == ("a.b",)
 
@@ -375,7 +412,6 @@ def test_discover_names_a_field_once() -> None:
     ("settings", "features", "words"),
     [
         ({"format": "jsn"}, ("a",), "did you mean 'json'"),
-        ({}, (), "empty"),
         ({}, ("a", "a"), "twice"),
         ({"format": "number"}, ("a", "b"), "one value"),
         ({"format": "number", "key": {"field": "k"}}, ("a",), "one value"),
@@ -467,6 +503,9 @@ def test_any_bytes_end_in_columns_or_dead_once(
             alive += 1
 
     found = discover(settings, raw)
+    before = unusable_before_discovery(settings, raw)
+    assert [letter.n for letter in before] == list(range(len(before)))
+    assert (found is None) == (len(before) == len(raw))
     if found is not None:
         assert len(Decoder(settings, found).decode(raw).columns) > 0
 
