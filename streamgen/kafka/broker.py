@@ -52,6 +52,7 @@ SINGLE_NODE = {
     "min.insync.replicas": "1",
     "group.initial.rebalance.delay.ms": "0",
     "broker.session.timeout.ms": "3000",  # a killed broker is back in 5 s instead of 12
+    "broker.heartbeat.interval.ms": "1000",
     "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "auto.create.topics.enable": "false",
 }
@@ -186,14 +187,15 @@ class EmbeddedBroker:
     def _format(self, command: list[str], settings: Path) -> None:
         self._progress("formatting Kafka's data folder")
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)]
+        # With "=", for an id may begin with a dash.
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(settings)]
         done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip().splitlines()
             reason = next((line for line in said if not line.startswith("\t")), "no reason given")
             raise StopError(
-                f"Kafka could not format {self.data_dir}: {reason[:300]}. Give a folder that is empty, or one "
-                "that an embedded broker has made, and check the properties."
+                f"Kafka could not format {self.data_dir}: {reason[:300]}. Give a folder that is empty, or "
+                "one that an embedded broker has made, and check the properties."
             )
 
     def _watch(self) -> None:

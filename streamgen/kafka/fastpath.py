@@ -13,6 +13,7 @@ the filtering of aborted transactions.
 from __future__ import annotations
 
 import inspect
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -22,6 +23,7 @@ from typing import Any
 import kafka
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, KafkaError
+from kafka.net.compat import KafkaNetClient
 from kafka.producer import producer_batch, record_accumulator, sender
 from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
 from kafka.protocol.consumer import IsolationLevel
@@ -61,6 +63,7 @@ _NAMES: list[tuple[Any, str, list[str] | None]] = [
     (record_accumulator.IncompleteProducerBatches, "add", ["self", "batch"]),
     (sender.Sender, "_can_split", ["self", "batch", "error"]),
     (sender.Sender, "wakeup", ["self"]),
+    (KafkaNetClient, "await_ready", ["self", "node_id", "timeout_ms"]),
     (sender.Sender, "force_close", ["self"]),
     (
         TransactionManager,
@@ -126,12 +129,26 @@ def _records(batch: OutputBatch, first: int, limit: int) -> tuple[Any, int]:
 
 
 def prepare(producer: Any) -> None:
-    """To be called once for a producer that `append` is used with.
+    """Mend two things of a new producer, before anything else is done with it.
 
-    The client splits a batch that the broker finds too large by the futures of its records; ours have
-    one future a batch, so that splitting would lose track of them. It fails instead, and is cut smaller.
+    A batch that the broker finds too large is split by the futures of its records; ours have one future a
+    batch, and splitting would lose track of them. It fails instead, and the caller cuts smaller.
+
+    A transactional request whose connection fails while it is made is dropped, and its transaction hangs;
+    where the connection is only said to be not ready, the request is tried again.
     """
     producer._sender._can_split = lambda batch, error: False
+    client = producer._sender._client
+    await_ready = client.await_ready
+
+    def patient(node_id: Any, timeout_ms: float) -> bool:
+        try:
+            return bool(await_ready(node_id, timeout_ms=timeout_ms))
+        except KafkaError:
+            time.sleep(0.05)  # the caller asks again at once
+            return False
+
+    client.await_ready = patient
 
 
 def append(producer: Any, batch: OutputBatch, first: int, limit: int) -> tuple[Any, int]:

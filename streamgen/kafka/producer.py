@@ -102,13 +102,13 @@ class TransactionalProducer:
                 retry_backoff_ms=20,  # a transaction is refused while the last one's markers go out
                 metrics_enabled=False,  # half of what sending costs, and nobody reads them
             )
+            if self.records_fast:
+                fastpath.prepare(producer)
             try:
                 producer.init_transactions()
             except errors.KafkaError:
                 self._end(producer)
                 raise
-        if self.records_fast:
-            fastpath.prepare(producer)
         self._producer, self.in_doubt = producer, False
 
     def publish(

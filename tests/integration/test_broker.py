@@ -88,10 +88,18 @@ def test_a_port_in_use_is_named() -> None:
 
 
 def test_a_broker_that_cannot_start_says_why() -> None:
-    with (
-        pytest.raises(StopError, match="--bootstrap"),
-        EmbeddedBroker(properties={"log.cleaner.dedupe.buffer.size": "1"}),
-    ):
+    broker = EmbeddedBroker()
+    host, port = broker.bootstrap_servers.split(":")
+    with socket.socket() as taken:  # between the choice of the port and its use
+        taken.bind((host, int(port)))
+        taken.listen()
+        with pytest.raises(StopError, match=rf"acceptor.*port {port}.*--bootstrap"), broker:
+            pass
+
+
+def test_a_folder_that_cannot_be_formatted_says_why(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text("not a folder")
+    with pytest.raises(StopError, match="could not format"), EmbeddedBroker(data_dir=tmp_path):
         pass
 
 
