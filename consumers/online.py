@@ -1,0 +1,90 @@
+"""The online worker: scores and learns topics while they flow. Wiring of library parts only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
+from pathlib import Path
+
+import structlog
+
+from consumers.identity import worker_name
+from streamgen.config import Config
+from streamgen.configfile import secret_paths
+from streamgen.errors import ConfigError
+from streamgen.formats.decode import Decoder
+from streamgen.health import Health, HealthServer
+from streamgen.kafka.kafka_transport import KafkaTransport
+from streamgen.kafka.pins import KafkaPins
+from streamgen.kafka.reach import reach
+from streamgen.kafka.topics import ensure_topics
+from streamgen.log import set_up_logging
+from streamgen.loop import Loop
+from streamgen.metrics import Metrics
+from streamgen.models import settings
+from streamgen.models.device import use_device
+from streamgen.state.files import FileStore
+
+log = structlog.get_logger()
+
+
+def check(config: Config) -> None:
+    """Raises `ConfigError` for what the configuration's own types cannot tell: models and formats."""
+    for source in config.inputs:
+        settings(source.model)
+        Decoder(source, tuple(source.features or ("value",)))
+
+
+def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], bool]) -> None:
+    """Work until `stopping()`, then finish the batch, commit, checkpoint and leave the group.
+
+    `worker_id` None: the first name that is free on this machine. Raises a `StreamgenError` when the worker
+    cannot start or go on; whatever ends it, an open transaction is aborted and nothing is lost.
+    """
+    check(config)
+    set_up_logging(secrets=_secrets(config))
+    with worker_name(Path(config.state.directory), worker_id) as name:
+        reach(config.kafka)
+        made = ensure_topics(config)
+        if made:
+            log.info("topics made", topics=made)
+        device = use_device(config.device)
+        metrics, health = Metrics(), Health()
+        with _server(config, metrics, health) as server:
+            loop = Loop(
+                config,
+                KafkaTransport(config, [source.topic for source in config.inputs], name),
+                KafkaPins(config.kafka, config.application_id),
+                FileStore(config.state.directory),
+                metrics,
+                health,
+                device,
+            )
+            address = None if server is None else f"http://{config.metrics.host}:{server.port}"
+            log.info("worker started", worker=name, device=device, metrics=address)
+            loop.run(stopping)
+            log.info("worker ended", worker=name)
+
+
+def _server(
+    config: Config, metrics: Metrics, health: Health
+) -> AbstractContextManager[HealthServer] | AbstractContextManager[None]:
+    host, port = config.metrics.host, config.metrics.port
+    if port is None:
+        return nullcontext()
+    try:
+        return HealthServer(host, port, metrics.registry, health)
+    except ConfigError:
+        if "port" in config.metrics.model_fields_set:
+            raise
+        # Nobody asked for this port, and another worker of this machine has it.
+        log.warning("the usual metrics port is taken; another is used", port=port)
+        return HealthServer(host, 0, metrics.registry, health)
+
+
+def _secrets(config: Config) -> Iterator[str]:
+    for path in secret_paths(Config):
+        secret = reduce(getattr, path, config)
+        if secret is not None:
+            yield secret.get_secret_value()  # type: ignore[attr-defined]

@@ -1,0 +1,25 @@
+"""Where models compute, and with how many threads."""
+
+from __future__ import annotations
+
+import torch
+
+from streamgen.errors import ConfigError
+
+
+def use_device(asked: str) -> str:
+    """The device for `auto`, `cpu` or `cuda`; from here on this process computes with one thread.
+
+    How a sum is split among threads shows in its last bit, and a learner's operations are too small to
+    gain from more than one. Raises `ConfigError` when there is no such device.
+    """
+    torch.set_num_threads(1)
+    if asked == "cpu":
+        return asked
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        raise ConfigError(
+            "The device is cuda, and PyTorch finds none here: install a driver and a CUDA build of PyTorch, "
+            "or choose cpu."
+        )
+    return "cuda" if found else "cpu"
