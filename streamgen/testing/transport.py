@@ -1,34 +1,19 @@
-"""Kafka in memory, for tests: a log, and a transport over it that fails on demand.
-
-    log = MemoryLog()
-    log.create_topic("orders", partitions=2)
-    log.append("orders", b'{"x": 1}', key=b"a", timestamp_ms=0)
-    transport = MemoryTransport(log, ["orders"], poll_sizes=[7])
-    transport.inject(None, Fault.ABORT)  # the second publish from now on is aborted
-    ...
-    log.records("orders.scores")
-
-Nothing here waits, and nothing depends on the clock: the same calls give the same results.
-"""
+"""A transport over a log in memory that fails on demand."""
 
 from __future__ import annotations
 
 import itertools
-import zlib
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
-import msgspec
 import numpy as np
 
-from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError, TopicError
-from streamgen.kafka import pins
+from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka.transport import Polled
-from streamgen.records import Headers, OutputBatch, RawBatch, TopicPartition
+from streamgen.records import OutputBatch, RawBatch, TopicPartition
+from streamgen.testing.log import LogRecord, MemoryLog
 
 
 class Fault(StrEnum):
@@ -44,120 +29,6 @@ class Fault(StrEnum):
 
 class Crash(Exception):
     """Stands for the end of the process: nothing that runs afterwards may use the transport."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogRecord:
-    """One record of the log; `timestamp` in milliseconds since 1970-01-01 UTC."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-
-
-@dataclass(slots=True)
-class _Partition:
-    records: list[LogRecord] = field(default_factory=list)
-    start: int = 0
-    end: int = 0
-
-
-class MemoryLog:
-    """Topics, the committed offsets of every group, and the pins of every application."""
-
-    def __init__(self) -> None:
-        self._topics: dict[str, list[_Partition]] = {}
-        self.committed: dict[str, dict[TopicPartition, int]] = {}  # by group
-        self.owner: dict[str, MemoryTransport] = {}  # by group: the one member
-        self._pins: dict[str, dict[bytes, bytes]] = {}
-
-    def create_topic(self, topic: str, partitions: int = 1) -> None:
-        """Raises `TopicError` when it exists."""
-        if topic in self._topics:
-            raise TopicError(f"The topic {topic} exists already.")
-        self._topics[topic] = [_Partition() for _ in range(partitions)]
-
-    def partitions(self, topic: str) -> list[TopicPartition]:
-        """Raises `TopicError` when there is no such topic."""
-        if topic not in self._topics:
-            raise TopicError(f"The topic {topic} does not exist: create it, or correct its name.")
-        return [TopicPartition(topic, n) for n in range(len(self._topics[topic]))]
-
-    def append(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None = None,
-        timestamp_ms: int = 0,
-        partition: int | None = None,
-        headers: Sequence[tuple[str, bytes]] = (),
-    ) -> int:
-        """Write one record and return its offset. Without `partition` the key decides; no key: 0."""
-        count = len(self.partitions(topic))
-        chosen = zlib.crc32(key or b"") % count if partition is None and key is not None else partition or 0
-        log = self._topics[topic][chosen]
-        log.records.append(LogRecord(log.end, timestamp_ms, key, value, list(headers)))
-        log.end += 1
-        return log.end - 1
-
-    def skip(self, source: TopicPartition, offsets: int = 1) -> None:
-        """Use up offsets that no reader gets: markers of transactions, aborted or compacted records."""
-        self.partition(source).end += offsets
-
-    def expire(self, source: TopicPartition, before: int) -> None:
-        """Drop the records before an offset, as retention does."""
-        log = self.partition(source)
-        log.start = min(max(log.start, before), log.end)
-        log.records = [record for record in log.records if record.offset >= log.start]
-
-    def partition(self, source: TopicPartition) -> _Partition:
-        self.partitions(source.topic)
-        return self._topics[source.topic][source.partition]
-
-    def records(self, topic: str, partition: int | None = None) -> list[LogRecord]:
-        """All committed records of a topic, partition by partition, in offset order."""
-        chosen = self._topics[topic] if partition is None else [self._topics[topic][partition]]
-        return list(itertools.chain.from_iterable(log.records for log in chosen))
-
-    def commit(
-        self, group: str, outputs: Iterable[OutputBatch], offsets: Mapping[TopicPartition, int]
-    ) -> None:
-        """Write outputs and offsets at once; each written partition also gets a marker, as in Kafka."""
-        written = set()
-        for batch in outputs:
-            columns = zip(batch.value, batch.key, batch.timestamp, batch.headers, strict=True)
-            for value, key, timestamp, headers in columns:
-                self.append(batch.target.topic, value, key, timestamp, batch.target.partition, headers)
-            written.add(batch.target)
-        for target in written:
-            self.skip(target)
-        self.committed.setdefault(group, {}).update(offsets)
-
-    def pins(self, application_id: str) -> MemoryPins:
-        return MemoryPins(self._pins.setdefault(application_id, {}))
-
-
-class MemoryPins:
-    """`streamgen.kafka.pins.Pins` in memory, through the same encoding."""
-
-    def __init__(self, records: dict[bytes, bytes]) -> None:
-        self._records = records
-
-    def get(self, topic: str, name: str) -> Any:
-        key = pins.encode_key(topic, name)
-        encoded = self._records.get(key)
-        return None if encoded is None else pins.decode_value(key, encoded)
-
-    def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
-        self._records.setdefault(pins.encode_key(topic, name), pins.encode_value(value))
-        return self.get(topic, name)
-
-    def all(self) -> dict[tuple[str, str], Any]:
-        """Every pin by (topic, name)."""
-        keys = (msgspec.json.decode(key) for key in self._records)
-        return {(topic, name): self.get(topic, name) for _, topic, name in keys}
 
 
 class MemoryTransport:
