@@ -15,10 +15,10 @@ PACKAGES = ("streamgen", "consumers", "producers")
 # A module may import from its own layer and from those above it in this list.
 LAYERS = (
     ("", "errors", "records", "times", "yamlfile", "config", "configfile"),
-    ("formats", "csvfile", "windows", "models"),
+    ("formats", "csvfile", "output", "windows", "models"),
     ("learners", "state", "kafka", "encode", "metrics", "health", "log"),
     ("testing",),
-    ("loop", "pipeline", "positions", "detect"),
+    ("loop", "pipeline", "positions", "detect", "generate"),
     ("consumers", "producers"),
     ("cli",),
 )

@@ -25,7 +25,7 @@ LARGEST_ALPHA = 0.01  # a slow stream (a record a day) would otherwise alert on 
 def score_of(p_N: Floats) -> Floats:
     """Score in 0–1 of a p-value: L / (L + 3) with L = −log10 p. 0.5 is one in a thousand, and every factor
     of ten raises it; it never saturates, so that the rarest still rank."""
-    rarity_N = -np.log10(p_N)
+    rarity_N = 0.0 - np.log10(p_N)  # not -0.0 where p is 1
     return np.asarray(rarity_N / (rarity_N + 3.0))
 
 

@@ -1,0 +1,115 @@
+"""New sequences from a learner that was stored: they go on from where it stopped.
+
+S sequences of L steps, D columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+
+from streamgen.config import InputConfig
+from streamgen.errors import InputError, StateError
+from streamgen.learners.task import Task
+from streamgen.models.device import use_device
+from streamgen.output import STANDARD_OUTPUT, as_text, whole_file
+from streamgen.records import Floats, TopicPartition
+from streamgen.state.files import Checkpoint, FileStore
+
+SUFFIXES = (".npz", ".csv", ".jsonl")
+
+
+def generate(
+    directory: Path, length: int, count: int, seed: int, key: str | None = None, device: str = "cpu"
+) -> tuple[Floats, tuple[str, ...]]:
+    """`[count, length, D]` sequences in input units, and the names of the D columns.
+
+    They come from the newest state under `directory` and go on from the newest record of `key` (None: the
+    learner of records without a key, or the only one there is). The same state and seed give the same
+    sequences.
+
+    Raises `StateError` when there is no state that can be read, and `InputError` for a key that has no
+    learner or a model that does not generate.
+    """
+    source, checkpoint = _find(directory, key)
+    chosen = _choose_key(checkpoint.state.keys, key, f"the state under {directory}")
+    config = InputConfig.model_validate(checkpoint.about["input"])
+    task = Task(source, config, checkpoint.features, int(checkpoint.about["seed"]), use_device(device))
+    task.restore(checkpoint.state)
+    return task.generate(chosen, length, count, seed), checkpoint.features
+
+
+def write_sequences(out: Path, x_SLD: Floats, columns: Sequence[str]) -> None:
+    """Write sequences by the suffix of `out`: .npz (`x` [S, L, D], `columns` [D]), .csv or .jsonl (a line
+    for each step: sequence, step, and the columns); `-` is JSON lines to standard output.
+
+    Raises `InputError` for another suffix or a file that cannot be written.
+    """
+    check_suffix(out)
+    with whole_file(out) as file:
+        if out.suffix == ".npz":
+            np.savez(file, x=x_SLD, columns=np.array(columns))
+        elif out.suffix == ".csv":
+            _write_csv(file, x_SLD, columns)
+        else:
+            _write_json_lines(file, x_SLD, columns)
+
+
+def check_suffix(out: Path) -> None:
+    """Raises `InputError` when `write_sequences` has no form for the name."""
+    if out != STANDARD_OUTPUT and out.suffix not in SUFFIXES:
+        raise InputError(f"The form of {out} is not known: end its name in {', '.join(SUFFIXES)}, or use -.")
+
+
+def _find(directory: Path, key: str | None) -> tuple[TopicPartition, Checkpoint]:
+    store = FileStore(directory)
+    found = [(source, one) for source in store.sources() if (one := store.latest(source)) is not None]
+    if not found:
+        raise StateError(f"There is no state under {directory}: learn one first (streamgen fit --state DIR).")
+    if len(found) == 1:
+        return found[0]
+    holding = [(source, one) for source, one in found if key in one.state.keys]
+    if len(holding) == 1:
+        return holding[0]
+    topics = ", ".join(str(source) for source, _ in found)
+    raise InputError(
+        f"There are {len(found)} states under {directory} ({topics}) and the key does not tell which: name a "
+        "--key that only one of them has."
+    )
+
+
+def _choose_key(keys: Sequence[str | None], asked: str | None, where: str) -> str | None:
+    if asked in keys:
+        return asked
+    if asked is None and len(keys) == 1:
+        return keys[0]
+    names = [key for key in keys if key is not None]
+    listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    if asked is None:
+        raise InputError(f"There are {len(names)} keys in {where}: name one with --key ({listed}).")
+    near = difflib.get_close_matches(asked, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    known = f"Its keys: {listed}." if names else "It was learned without keys: leave --key out."
+    raise InputError(f"There is no key {asked!r} in {where}.{hint} {known}")
+
+
+def _write_csv(file: BinaryIO, x_SLD: Floats, columns: Sequence[str]) -> None:
+    with as_text(file) as text:
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["sequence", "step", *columns])
+        for s, x_LD in enumerate(x_SLD.tolist()):
+            writer.writerows([s, step, *values] for step, values in enumerate(x_LD))
+
+
+def _write_json_lines(file: BinaryIO, x_SLD: Floats, columns: Sequence[str]) -> None:
+    encode = msgspec.json.encode
+    for s, x_LD in enumerate(x_SLD.tolist()):
+        for step, values in enumerate(x_LD):
+            line = {"sequence": s, "step": step, **dict(zip(columns, values, strict=True))}
+            file.write(encode(line) + b"\n")
