@@ -89,6 +89,8 @@ class Loop:
         self._health.turn()
         try:
             polled = self._transport.poll(self._patience(), POLL_RECORDS)
+            if polled.assigned or polled.revoked or polled.lost:
+                self._metrics.rebalanced()
             self._drop(polled.revoked | polled.lost)
             for source in sorted(polled.assigned):
                 self._open(source)
@@ -174,7 +176,7 @@ class Loop:
                 f"application_id, or move {self._config.state.directory} away to learn again."
             )
         pipeline.task.restore(checkpoint.state)
-        self._metrics.restored(pipeline.source, checkpoint.state.offset, time.time())
+        self._metrics.restored(pipeline.source, checkpoint.state.offset, checkpoint.written)
 
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""

@@ -8,18 +8,23 @@ restored task catches up with the committed offset: a replay is the same path wi
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import numpy as np
+import structlog
 
 from streamgen.config import InputConfig
 from streamgen.encode import Encoder
-from streamgen.formats.decode import Decoded, Decoder, discover
+from streamgen.formats.decode import Decoder, Drift, discover, unusable_before_discovery
 from streamgen.learners.episodes import score_of
 from streamgen.learners.task import Results, Task
 from streamgen.metrics import Metrics
-from streamgen.records import OutputBatch, RawBatch, TopicPartition
+from streamgen.records import DeadLetter, OutputBatch, RawBatch, TopicPartition
+
+log = structlog.get_logger()
+
+MAX_DRIFT_TOLD = 100  # field names that are warned of once; names come from the records and have no bound
 
 
 class Pipeline:
@@ -51,6 +56,7 @@ class Pipeline:
         self._make_task, self._pin, self._metrics = make_task, pin, metrics
         self._encoder = Encoder(application_id, source, config, config.model.get("name", "stream_ae"))
         self._decoder: Decoder | None = None
+        self._drift_told: set[str] = set()
         self._queue: deque[RawBatch] = deque()
         self.queued = 0
 
@@ -76,18 +82,20 @@ class Pipeline:
             self._queue.appendleft(rows(raw, limit, len(raw)))
             raw = rows(raw, 0, limit)
         self.queued -= len(raw)
+        end = int(raw.offset_N[-1]) + 1
         if self.task is None:
-            found = self.config.features or discover(self.config, raw)
-            if found is not None:
-                self.start(self._pin(tuple(found)))
-        decoded = self._decode(raw)
-        self._publish_dead(raw, decoded)
-        if self.task is not None and len(decoded.columns):
-            results = self.task.process(decoded.columns)
-            self._publish(raw, results, self.task)
-            self._observe(results, self.task)
-        self.position = int(raw.offset_N[-1]) + 1
-        return len(raw)
+            raw = self._discover(raw)
+        if self.task is not None and self._decoder is not None and len(raw):
+            decoded = self._decoder.decode(raw)
+            self._drifted(decoded.drift)
+            self._publish_dead(raw, decoded.dead)
+            if len(decoded.columns):
+                results = self.task.process(decoded.columns)
+                self._publish(raw, results, self.task)
+                self._observe(results, self.task)
+        done = end - self.position
+        self.position = end
+        return done
 
     @property
     def replaying(self) -> int:
@@ -109,22 +117,30 @@ class Pipeline:
             self.pending, self.pending_results = [], 0
         self.committed = committed
 
-    def _decode(self, raw: RawBatch) -> Decoded:
-        # Before any usable record came, every record lacks a usable value whatever the features are.
-        decoder = self._decoder or Decoder(self.config, ("value",))
-        decoded = decoder.decode(raw)
-        for kind, fields in (
-            ("new", decoded.drift.new),
-            ("vanished", decoded.drift.vanished),
-            ("retyped", decoded.drift.retyped),
-        ):
-            if fields:
-                self._metrics.drifted(self.source.topic, kind, fields.total())
-        return decoded
+    def _discover(self, raw: RawBatch) -> RawBatch:
+        """Fix the features by the first usable record; returns it and those after it. The ones before it
+        are dead letters whatever the features are."""
+        dead = unusable_before_discovery(self.config, raw)
+        self._publish_dead(raw, dead)
+        found = discover(self.config, raw)
+        if found is not None:
+            self.start(self._pin(found))
+        return rows(raw, len(dead), len(raw))
 
-    def _publish_dead(self, raw: RawBatch, decoded: Decoded) -> None:
+    def _drifted(self, drift: Drift) -> None:
+        for kind in ("new", "vanished", "retyped"):
+            fields: Counter[str] = getattr(drift, kind)
+            if not fields:
+                continue
+            self._metrics.drifted(self.source.topic, kind, fields.total())
+            room = MAX_DRIFT_TOLD - len(self._drift_told)
+            for name in sorted(fields.keys() - self._drift_told)[:room]:
+                log.warning("a field is unlike the schema", source=str(self.source), field=name, kind=kind)
+                self._drift_told.add(name)
+
+    def _publish_dead(self, raw: RawBatch, letters: list[DeadLetter]) -> None:
         first = int(np.searchsorted(raw.offset_N, self.publish_from))
-        dead = [letter for letter in decoded.dead if letter.n >= first]
+        dead = [letter for letter in letters if letter.n >= first]
         for letter in dead:
             self._metrics.dead_lettered(self.source.topic, letter.reason)
         if dead:

@@ -63,7 +63,7 @@ class Calibration:
         tails = slab.host("calibration_tail_R3")
         # float32, as the memory: a surprise must compare equal to itself.
         surprises = surprise_NS.astype(np.float32)
-        known_N: Bools = ~np.isnan(surprise_NS).any(axis=1)
+        known_N = np.asarray(~np.isnan(surprise_NS).any(axis=1))
         for n, (row, known, learn) in enumerate(
             zip(row_N.tolist(), known_N.tolist(), learn_N.tolist(), strict=True)
         ):

@@ -35,8 +35,8 @@ class Scores:
     log-likelihood in nats, NaN for a model that has none. `expected_ND`, and the central 90 % interval
     `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to the first surprise
     where there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and
-    `seconds` have one entry for each update of this call; `skipped` names the rows whose update was left out for a
-    non-finite loss or gradient.
+    `seconds` have one entry for each update of this call; `skipped` names the rows whose update was left
+    out for a loss or gradient that is not finite.
     """
 
     surprise_NS: Floats

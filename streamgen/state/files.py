@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ class Checkpoint:
     features: tuple[str, ...]
     fingerprint: str
     about: Mapping[str, Any]  # what the writer wanted to remember: model settings, for example
+    written: float = 0.0  # when it was stored, seconds since 1970
 
 
 class FileStore:
@@ -66,6 +68,7 @@ class FileStore:
             "sha256": _checksum(tensors),
             "made_with": made_with(),
             "about": dict(checkpoint.about),
+            "written": time.time(),
         }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -137,6 +140,7 @@ class FileStore:
             tuple(manifest["features"]),
             manifest["fingerprint"],
             manifest["about"],
+            manifest["written"],
         )
 
 

@@ -1,0 +1,182 @@
+"""The suite that every registered model passes: it finds them in the registry."""
+
+import numpy as np
+import pytest
+
+from streamgen import models
+from streamgen.config import InputConfig
+from streamgen.learners.task import Results, Task
+from streamgen.records import Columns, Floats, TopicPartition
+
+N, D = 700, 2
+SMALL: dict[str, dict[str, object]] = {
+    "stream_ae": {"hidden": 8},
+    "river": {"n_trees": 3, "height": 4, "window_size": 100},
+}
+
+
+@pytest.fixture(params=models.names())
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def task(name: str, seed: int = 0) -> Task:
+    config = InputConfig(topic="t", model={"name": name, **SMALL[name]})
+    return Task(TopicPartition("t", 0), config, ("a", "b"), seed, "cpu")
+
+
+def stream(seed: int = 0) -> Floats:
+    rng = np.random.default_rng(seed)
+    t = np.arange(N)[:, None]
+    return np.sin(t / [5.0, 9.0]) + 0.1 * rng.normal(size=(N, D))
+
+
+def columns(value_ND: Floats, key: list[str | None] | None = None, first: int = 0) -> Columns:
+    count = len(value_ND)
+    offset_N = np.arange(first, first + count)
+    return Columns(offset_N, offset_N * 60_000, key or ["k"] * count, value_ND, np.arange(count))
+
+
+def together(parts: list[Results]) -> dict[str, Floats]:
+    return {
+        "surprise": np.concatenate([p.scores.surprise_NS for p in parts]),
+        "p": np.concatenate([p.p_N for p in parts]),
+        "expected": np.concatenate([p.scores.expected_ND for p in parts]),
+        "contribution": np.concatenate([p.scores.contribution_ND for p in parts]),
+        "step": np.concatenate([p.scores.step_N for p in parts]),
+    }
+
+
+def same(one: dict[str, Floats], other: dict[str, Floats], rows: slice | np.ndarray = slice(None)) -> bool:
+    """Bitwise; NaN equals NaN."""
+    return all(one[field].tobytes() == other[field][rows].tobytes() for field in one)
+
+
+def in_batches(name: str, value_ND: Floats, size: int) -> dict[str, Floats]:
+    learner = task(name)
+    return together(
+        [learner.process(columns(value_ND[n : n + size], first=n)) for n in range(0, len(value_ND), size)]
+    )
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_batches_change_no_bit(name: str, size: int) -> None:
+    assert same(in_batches(name, stream(), size), in_batches(name, stream(), N))
+
+
+def test_neighbours_change_no_bit(name: str) -> None:
+    alone = in_batches(name, stream(), N)
+    rng = np.random.default_rng(9)
+    keys: list[str | None] = []
+    values = []
+    for record in stream():
+        for other in rng.integers(0, 20, 2):
+            keys.append(f"other-{other}")
+            values.append(rng.normal(size=D))
+        keys.append("k")
+        values.append(record)
+    mine = np.array([key == "k" for key in keys])
+    learner = task(name)
+    # The same event times for the key: the clock of a neighbour is a neighbour's.
+    time_N = np.cumsum(mine) * 60_000 - 60_000
+    batch = Columns(np.arange(len(keys)), np.maximum(time_N, 0), keys, np.array(values), np.arange(len(keys)))
+    assert same(alone, together([learner.process(batch)]), mine)
+
+
+def test_a_restored_state_goes_on_bitwise(name: str) -> None:
+    uninterrupted = in_batches(name, stream(), N)
+    before, after = task(name), task(name)
+    head = before.process(columns(stream()[:333]))
+    after.restore(before.state(333))
+    tail = after.process(columns(stream()[333:], first=333))
+    assert same(uninterrupted, together([head, tail]))
+
+
+def test_a_state_is_a_copy(name: str) -> None:
+    learner = task(name)
+    learner.process(columns(stream()[:300]))
+    state = learner.state(300)
+    frozen = {field: values.tobytes() for field, values in state.fields.items()}
+    learner.process(columns(stream()[300:], first=300))
+    assert frozen == {field: values.tobytes() for field, values in state.fields.items()}
+
+
+def test_score_comes_before_learning(name: str) -> None:
+    changed_ND = stream()
+    changed_ND[400] += 25.0
+    clean, changed = in_batches(name, stream(), N), in_batches(name, changed_ND, N)
+    for field in clean:
+        if field != "contribution":
+            assert clean[field][:400].tobytes() == changed[field][:400].tobytes()
+    assert clean["expected"][400].tobytes() == changed["expected"][400].tobytes()
+    assert changed["p"][400] < clean["p"][400]
+    assert clean["surprise"][401:].tobytes() != changed["surprise"][401:].tobytes()  # it did learn
+
+
+def test_a_late_record_is_scored_and_changes_nothing(name: str) -> None:
+    learner, other = task(name), task(name)
+    learner.process(columns(stream()[:300]))
+    other.process(columns(stream()[:300]))
+    late = Columns(np.array([300]), np.array([0]), ["k"], np.full((1, D), 9.0), np.array([0]))
+    result = learner.process(late)
+    assert result.ticks.late_N.all()
+    assert not np.isnan(result.scores.surprise_NS).any()
+    assert not result.verdicts.is_anomaly_N.any()
+    rest = columns(stream()[300:], first=301)
+    assert same(together([learner.process(rest)]), together([other.process(rest)]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e300, -1e300, 1e-300, 0.0])
+def test_no_value_spreads(name: str, bad: float) -> None:
+    value_ND = stream()
+    value_ND[200:210, 0] = bad
+    value_ND[300:350] = np.where(np.isnan(bad), stream()[300:350], bad)
+    learner = task(name)
+    result = learner.process(columns(value_ND))
+    assert not np.isnan(result.scores.surprise_NS[-100:]).any()
+    assert ((result.p_N > 0) & (result.p_N <= 1)).all()
+    weights = [values for field, values in learner.state(N).fields.items() if field.endswith("_P")]
+    assert all(np.isfinite(values).all() for values in weights)
+
+
+def test_constant_and_missing_columns(name: str) -> None:
+    value_ND = stream()
+    value_ND[:, 1] = 1e9
+    result = task(name).process(columns(value_ND))
+    assert not np.isnan(result.scores.surprise_NS[-100:]).any()
+    value_ND[:, 1] = np.nan
+    result = task(name).process(columns(value_ND))
+    assert not np.isnan(result.scores.surprise_NS[-100:]).any()
+
+
+def test_a_scale_that_jumps_is_strange_and_then_normal(name: str) -> None:
+    value_ND = np.concatenate([stream(), 1000 * stream(1)])
+    p_N = in_batches(name, value_ND, N)["p"]
+    assert p_N[N : N + 20].min() < 0.01
+    assert np.median(p_N[-100:]) > 0.02
+
+
+def test_the_seed_and_the_key_name_the_noise(name: str) -> None:
+    def final(key: str | None, seed: int) -> bytes:
+        learner = task(name, seed)
+        return learner.process(columns(stream(), key=[key] * N)).scores.surprise_NS.tobytes()
+
+    assert final("k", 0) == final("k", 0)
+    assert len({final("k", 0), final("k", 1), final("j", 0), final(None, 0), final("", 0)}) == 5
+
+
+def test_generation_or_a_word_that_it_cannot(name: str) -> None:
+    from streamgen.errors import InputError
+
+    learner = task(name)
+    learner.process(columns(stream()))
+    if not learner.model.generates:
+        with pytest.raises(InputError, match="stream_ae"):
+            learner.generate("k", 5, 2, 0)
+        return
+    before = learner.state(N).fields
+    drawn = learner.generate("k", 5, 2, 0)
+    assert drawn.shape == (2, 5, D)
+    assert np.isfinite(drawn).all()
+    after = learner.state(N).fields
+    assert all(before[field].tobytes() == after[field].tobytes() for field in before)

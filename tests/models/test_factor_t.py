@@ -1,0 +1,78 @@
+"""The likelihood against SciPy's multivariate t, and the encoder against the textbook conditional."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_t
+
+from streamgen.models.factor_t import Predictive, likelihood, posterior
+
+B, D, K, DOF = 5, 4, 2, 4.0
+
+
+@pytest.fixture
+def predictive() -> Predictive:
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(rng.normal(size=shape))
+
+    return Predictive(draw(B, D), 0.3 * draw(B, D), 0.3 * draw(B, K), draw(K, D), DOF)
+
+
+def covariance(p: Predictive, b: int) -> np.ndarray:
+    loading = p.loading_KD.numpy()
+    latent = np.diag(np.exp(2 * p.log_latent_BK[b].numpy()))
+    return loading.T @ latent @ loading + np.diag(np.exp(2 * p.log_noise_BD[b].numpy()))
+
+
+@pytest.mark.parametrize("seen", [[1, 1, 1, 1], [1, 0, 1, 0], [0, 0, 0, 1]])
+def test_nll_is_scipys_of_the_seen_features(predictive: Predictive, seen: list[int]) -> None:
+    y_BD = torch.from_numpy(np.random.default_rng(1).normal(size=(B, D)))
+    seen_BD = torch.tensor([seen] * B, dtype=torch.float64)
+    scored = likelihood(predictive, y_BD, seen_BD)
+    there = np.flatnonzero(seen)
+    for b in range(B):
+        oracle = multivariate_t(
+            predictive.mean_BD[b].numpy()[there], covariance(predictive, b)[np.ix_(there, there)], df=DOF
+        )
+        assert float(scored.nll_B[b]) == pytest.approx(-oracle.logpdf(y_BD[b].numpy()[there]), rel=1e-10)
+
+
+def test_quadratic_adds_up_to_the_mahalanobis_distance(predictive: Predictive) -> None:
+    y_BD = torch.from_numpy(np.random.default_rng(2).normal(size=(B, D)))
+    scored = likelihood(predictive, y_BD, torch.ones(B, D, dtype=torch.float64))
+    for b in range(B):
+        e = (y_BD[b] - predictive.mean_BD[b]).numpy()
+        assert float(scored.quadratic_BD[b].sum()) == pytest.approx(
+            e @ np.linalg.solve(covariance(predictive, b), e), rel=1e-10
+        )
+
+
+def test_a_missing_value_is_imputed_by_its_conditional_mean(predictive: Predictive) -> None:
+    y_BD = torch.from_numpy(np.random.default_rng(3).normal(size=(B, D)))
+    seen_BD = torch.tensor([[1, 0, 1, 1]] * B, dtype=torch.float64)
+    expected_BD = likelihood(predictive, y_BD, seen_BD).expected_BD
+    there = [0, 2, 3]
+    for b in range(B):
+        full, mean = covariance(predictive, b), predictive.mean_BD[b].numpy()
+        e = (y_BD[b].numpy() - mean)[there]
+        oracle = mean[1] + full[1, there] @ np.linalg.solve(full[np.ix_(there, there)], e)
+        assert float(expected_BD[b, 1]) == pytest.approx(oracle, rel=1e-10)
+        np.testing.assert_allclose(expected_BD[b, there].numpy(), mean[there])
+
+
+def test_the_encoder_is_the_exact_posterior_mean(predictive: Predictive) -> None:
+    residual_BD = torch.from_numpy(np.random.default_rng(4).normal(size=(B, D)))
+    z_BK, _, _, _ = posterior(predictive, residual_BD, torch.ones(B, D, dtype=torch.float64))
+    for b in range(B):
+        latent = np.diag(np.exp(2 * predictive.log_latent_BK[b].numpy()))
+        gain = latent @ predictive.loading_KD.numpy() @ np.linalg.inv(covariance(predictive, b))
+        np.testing.assert_allclose(z_BK[b].numpy(), gain @ residual_BD[b].numpy(), rtol=1e-10)
+
+
+def test_scale_is_the_root_of_the_diagonal(predictive: Predictive) -> None:
+    for b in range(B):
+        np.testing.assert_allclose(
+            predictive.scale_BD()[b].numpy(), np.sqrt(np.diag(covariance(predictive, b))), rtol=1e-12
+        )

@@ -1,0 +1,149 @@
+"""The streaming autoencoder's equations against torch's GRU, finite differences and its own promises."""
+
+import numpy as np
+import pytest
+import torch
+
+from streamgen.config import WindowConfig
+from streamgen.models.online import Learner
+from streamgen.models.slab import Slab
+from streamgen.models.stream_ae import Settings, Shape, StreamAE, step_gru, window_loss
+from streamgen.records import Floats
+from streamgen.windows import TIME_FEATURES, Clock
+
+ME = Learner(seed=0, topic="t", key="k")
+
+
+def made(D: int = 2, **settings: object) -> tuple[StreamAE, Slab]:
+    model = StreamAE(Settings(**{"hidden": 8, **settings}), D, WindowConfig(length=8), "cpu")
+    slab = Slab({**model.fields(), **Clock.FIELDS})
+    model.start(slab, slab.add(), ME)
+    return model, slab
+
+
+def run(model: StreamAE, slab: Slab, value_ND: Floats, start: int = 0):
+    row_N = np.zeros(len(value_ND), dtype=np.int64)
+    ticks = Clock(WindowConfig()).advance(slab, row_N, (start + np.arange(len(value_ND))) * 60_000)
+    return model.run(slab, row_N, value_ND, ticks, [ME])
+
+
+def test_step_gru_is_torchs_gru() -> None:
+    shape = Shape(D=2, H=5, K=1, C=TIME_FEATURES)
+    w = shape.views(torch.randn(shape.size, dtype=torch.float64, generator=torch.manual_seed(0)))
+    inputs = 3 * shape.D + shape.C
+    oracle = torch.nn.GRUCell(inputs, 5, dtype=torch.float64)
+    with torch.no_grad():
+        oracle.weight_ih.copy_(w["gru_input_IG"].T)
+        oracle.weight_hh.copy_(w["gru_hidden_HG"].T)
+        oracle.bias_ih.copy_(w["gru_bias_G"])
+        oracle.bias_hh.copy_(torch.cat([torch.zeros(10), w["gru_hidden_bias_H"]]))
+    x_1I, h_1H = torch.randn(1, inputs, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
+    ours = step_gru(w, h_1H, x_1I @ w["gru_input_IG"] + w["gru_bias_G"])
+    torch.testing.assert_close(ours, oracle(x_1I, h_1H))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_gradient_agrees_with_finite_differences(missing: bool) -> None:
+    shape, T = Shape(D=3, H=4, K=2, C=TIME_FEATURES), 5
+    gen = torch.Generator().manual_seed(1)
+
+    def draw(*size: int) -> torch.Tensor:
+        return 0.5 * torch.randn(*size, dtype=torch.float64, generator=gen)
+
+    used = torch.zeros(shape.size, dtype=torch.bool)
+    for view in shape.views(used).values():
+        view.fill_(True)
+    weights_P = (draw(shape.size) * used).requires_grad_()
+    window = (draw(1, 4), draw(T, 6), draw(T, 3 * 3 + TIME_FEATURES), draw(T, 3))
+    seen_TD = torch.ones(T, 3, dtype=torch.float64)
+    if missing:
+        seen_TD[1, 0] = seen_TD[3] = 0.0
+
+    def loss(flat_P: torch.Tensor) -> torch.Tensor:
+        return window_loss(shape.views(flat_P), *window, seen_TD, 4.0)
+
+    (gradient_P,) = torch.autograd.grad(loss(weights_P), weights_P)
+    with torch.no_grad():
+        for i in used.nonzero().flatten().tolist():
+            step = torch.zeros_like(weights_P)
+            step[i] = 1e-6
+            central = (loss(weights_P + step) - loss(weights_P - step)) / 2e-6
+            assert float(gradient_P[i]) == pytest.approx(float(central), rel=1e-5, abs=1e-8)
+
+
+def test_before_it_learns_it_expects_the_last_value() -> None:
+    model, slab = made(D=1)
+    value_ND = np.array([[3.0], [5.0], [4.0], [9.0]])
+    expected_ND = run(model, slab, value_ND).expected_ND
+    assert np.isnan(expected_ND[0, 0])
+    np.testing.assert_allclose(expected_ND[1:, 0], value_ND[:-1, 0])
+
+
+def test_it_learns_a_sine_far_better_than_the_last_value() -> None:
+    t = np.arange(4000)
+    value_ND = (np.sin(t / 7) + 0.02 * np.random.default_rng(0).normal(size=4000))[:, None]
+    model, slab = made(D=1, hidden=16)
+    scores = run(model, slab, value_ND)
+    late = slice(3000, None)
+    error = np.abs(scores.expected_ND[late, 0] - value_ND[late, 0]).mean()
+    assert error < 0.5 * np.abs(np.diff(value_ND[2999:, 0])).mean()
+    inside = (value_ND[late] >= scores.low_ND[late]) & (value_ND[late] <= scores.high_ND[late])
+    assert 0.8 < inside.mean() < 0.99  # an interval said to cover 90 %
+
+
+def test_contributions_add_up_to_the_nll() -> None:
+    model, slab = made(D=3)
+    value_ND = np.random.default_rng(0).normal(size=(60, 3)).cumsum(0)
+    value_ND[20:30, 1] = np.nan
+    scores = run(model, slab, value_ND)
+    np.testing.assert_allclose(scores.contribution_ND.sum(1)[1:], scores.nll_N[1:], rtol=1e-6)
+    assert (scores.contribution_ND[20:30, 1] == 0).all()
+
+
+def test_the_feature_that_did_it_contributes_most() -> None:
+    model, slab = made(D=3)
+    value_ND = np.random.default_rng(0).normal(size=(300, 3)).cumsum(0)
+    value_ND[299, 2] += 50.0
+    assert run(model, slab, value_ND).contribution_ND[299].argmax() == 2
+
+
+def test_order_of_the_features_does_not_matter_to_the_shares() -> None:
+    from streamgen.models.stream_ae import _shares
+
+    quadratic_D, seen_D = np.array([1.0, -0.25, 3.0]), np.array([True, True, True])
+    shares_D = _shares(4.0, 2.5, quadratic_D, seen_D)
+    order = [2, 0, 1]
+    np.testing.assert_allclose(_shares(4.0, 2.5, quadratic_D[order], seen_D), shares_D[order])
+
+
+def test_a_gradient_that_is_not_finite_skips_the_update() -> None:
+    model, slab = made(D=1)
+    run(model, slab, np.random.default_rng(0).normal(size=(7, 1)))
+    slab.tensor("window_target_TD")[0, 3] = torch.inf
+    before = slab.tensor("weights_P")[0].clone()
+    scores = run(model, slab, np.array([[0.5]]), start=7)
+    assert scores.skipped == [0]
+    assert scores.loss == []
+    assert torch.equal(slab.tensor("weights_P")[0], before)
+    assert slab.host("updates")[0] == 0
+
+
+def test_stride_keeps_the_newest_of_the_window() -> None:
+    model = StreamAE(Settings(hidden=4), 1, WindowConfig(length=4, stride=1), "cpu")
+    slab = Slab({**model.fields(), **Clock.FIELDS})
+    model.start(slab, slab.add(), ME)
+    assert len(run(model, slab, np.random.default_rng(0).normal(size=(10, 1))).loss) == 7
+    assert slab.host("window_fill")[0] == 3
+
+
+def test_generated_sequences_have_the_streams_spread_and_are_a_function_of_the_seed() -> None:
+    t = np.arange(2000)
+    value_ND = (10 + np.sin(t / 7))[:, None] + 0.1 * np.random.default_rng(0).normal(size=(2000, 1))
+    model, slab = made(D=1, hidden=16)
+    run(model, slab, value_ND)
+    drawn = model.generate(slab, 0, ME, length=100, count=20, seed=3)
+    assert drawn.shape == (20, 100, 1)
+    assert np.array_equal(drawn, model.generate(slab, 0, ME, length=100, count=20, seed=3))
+    assert not np.array_equal(drawn, model.generate(slab, 0, ME, length=100, count=20, seed=4))
+    assert abs(np.median(drawn) - 10) < 1.0
+    assert 0.2 < drawn.std() / value_ND.std() < 5.0

@@ -1,0 +1,311 @@
+"""The loop over a Kafka in memory: exactly once, and a state that is a function of the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamgen.config import Config
+from streamgen.errors import StateError
+from streamgen.health import Health
+from streamgen.loop import Loop
+from streamgen.metrics import Metrics
+from streamgen.state.files import FileStore
+from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryTransport
+
+N, PARTITIONS = 240, 2
+BAD = {17: b"{", 40: b"", 41: b'{"x": null}', 99: b'{"x": 1e999}', 150: b'{"y": 1}'}
+
+
+class Ticking:
+    """A clock that a test moves: every look takes a millisecond."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def config(state: Path, **settings: object) -> Config:
+    one = {"topic": "in", "model": {"name": "stream_ae", "hidden": 4}, **settings.pop("input", {})}  # type: ignore[dict-item]
+    every = settings.pop("every_records", 50_000)
+    return Config.model_validate(
+        {"inputs": [one], "state": {"directory": str(state), "every_records": every}, **settings}
+    )
+
+
+def filled(bad: bool = True) -> MemoryLog:
+    log = MemoryLog()
+    log.create_topic("in", PARTITIONS)
+    for topic in ("in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, PARTITIONS)
+    rng = np.random.default_rng(0)
+    for n in range(N):
+        value = json.dumps({"x": float(rng.normal()), "other": n}).encode()
+        log.append("in", BAD.get(n, value) if bad else value, key=b"k%d" % (n % 5), timestamp_ms=n * 60_000)
+    return log
+
+
+def loop_over(
+    log: MemoryLog,
+    state: Path,
+    polls: Sequence[int] | None = None,
+    faults: Sequence[Fault | None] = (),
+    **settings: object,
+) -> tuple[Loop, MemoryTransport]:
+    made = config(state, **settings)
+    transport = MemoryTransport(log, ["in"], poll_sizes=polls)
+    transport.inject(*faults)
+    clock = Ticking()
+    loop = Loop(
+        made,
+        transport,
+        log.pins("streamgen"),
+        FileStore(state),
+        Metrics(),
+        Health(),
+        clock=clock,
+        sleep=clock.sleep,
+    )
+    return loop, transport
+
+
+def until_read(loop: Loop, log: MemoryLog) -> Callable[[], bool]:
+    """Stop when everything was processed and committed."""
+
+    def stopping() -> bool:
+        return len(loop.pipelines) == len(log.partitions("in")) and all(
+            pipeline.position == log.partition(source).end and not pipeline.uncommitted
+            for source, pipeline in loop.pipelines.items()
+        )
+
+    return stopping
+
+
+def outputs(log: MemoryLog) -> dict[str, list[LogRecord]]:
+    return {
+        topic: [
+            LogRecord(0, r.timestamp, r.key, r.value, r.headers)
+            for partition in range(PARTITIONS)
+            for r in log.records(topic, partition)
+        ]
+        for topic in ("in.scores", "in.anomalies", "in.dlq")
+    }
+
+
+def whole_run(state: Path, **settings: object) -> dict[str, list[LogRecord]]:
+    log = filled()
+    loop, _ = loop_over(log, state, **settings)
+    loop.run(until_read(loop, log))
+    return outputs(log)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[LogRecord]]:
+    return whole_run(tmp_path_factory.mktemp("state"))
+
+
+def test_each_record_has_one_result_in_its_partition(uninterrupted: dict[str, list[LogRecord]]) -> None:
+    log = filled()
+    expected = [
+        (partition, record.offset)
+        for partition in range(PARTITIONS)
+        for record in log.records("in", partition)
+    ]
+    scored = [json.loads(record.value or b"")["source"] for record in uninterrupted["in.scores"]]
+    dead = [dict(record.headers) for record in uninterrupted["in.dlq"]]
+    found = [(source["partition"], source["offset"]) for source in scored]
+    assert found == sorted(found)  # in order
+    found += [(int(h["__streams.errors.partition"]), int(h["__streams.errors.offset"])) for h in dead]
+    assert sorted(found) == expected
+    assert len(dead) == len(BAD)
+
+
+def test_dead_letters_are_the_original_bytes_with_the_reason(
+    uninterrupted: dict[str, list[LogRecord]],
+) -> None:
+    reasons = {
+        r.value: dict(r.headers)["__streams.errors.exception"].decode() for r in uninterrupted["in.dlq"]
+    }
+    assert reasons == {
+        b"{": "malformed",
+        b"": "empty",
+        b'{"x": null}': "no_usable_value",
+        b'{"x": 1e999}': "not_finite",
+        b'{"y": 1}': "no_usable_value",
+    }
+
+
+def test_a_score_says_what_is_documented(uninterrupted: dict[str, list[LogRecord]]) -> None:
+    record = uninterrupted["in.scores"][-1]
+    score = json.loads(record.value or b"")
+    assert list(score) == [
+        "key", "timestamp", "score", "p_value", "nll", "is_anomaly", "threshold", "warming_up", "late",
+        "expected", "interval", "contributions", "imputed", "model", "step", "source",
+    ]  # fmt: skip
+    assert record.key == score["key"].encode()
+    assert score["interval"]["x"][0] < score["expected"]["x"] < score["interval"]["x"][1]
+    assert sum(score["contributions"].values()) == pytest.approx(score["nll"])
+    headers = dict(record.headers)
+    source = score["source"]
+    assert headers["ce_id"] == f"streamgen/in/{source['partition']}/{source['offset']}/score".encode()
+    assert headers["ce_time"].decode() == score["timestamp"]
+
+
+@pytest.mark.parametrize("polls", [[1], [7], [1, 50, 3]])
+def test_how_the_log_was_cut_changes_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]], polls: list[int]
+) -> None:
+    log = filled()
+    loop, _ = loop_over(log, tmp_path, polls=polls)
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_committing_every_record_changes_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    loop, transport = loop_over(log, tmp_path, polls=[1], commit_interval_ms=0)
+    loop.run(until_read(loop, log))
+    assert transport.published == N
+    assert outputs(log) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [Fault.ABORT],
+        [Fault.ABORT, Fault.ABORT, None, Fault.ABORT],
+        [None, Fault.UNKNOWN_COMMITTED],
+        [None, Fault.UNKNOWN_LOST, Fault.UNKNOWN_COMMITTED],
+        [Fault.FENCED, None, Fault.FENCED],
+        [None, Fault.ABORT, Fault.FENCED, Fault.UNKNOWN_LOST, None, Fault.ABORT],
+    ],
+)
+def test_failed_publishes_lose_and_double_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]], faults: list[Fault | None]
+) -> None:
+    log = filled()
+    loop, _ = loop_over(log, tmp_path, polls=[20], faults=faults, commit_interval_ms=5)
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+@pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER])
+@pytest.mark.parametrize("every_records", [30, 10_000])
+@pytest.mark.parametrize("when", [0, 1, 5])
+def test_after_a_crash_the_rest_is_what_it_would_have_been(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]], fault: Fault, every_records: int, when: int
+) -> None:
+    log = filled()
+    settings = {"commit_interval_ms": 5, "every_records": every_records}
+    loop, _ = loop_over(log, tmp_path, polls=[11], faults=[*[None] * when, fault], **settings)
+    with pytest.raises(Crash):
+        loop.run(until_read(loop, log))
+    again, _ = loop_over(log, tmp_path, polls=[13], **settings)
+    again.run(until_read(again, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_a_clean_stop_and_restart_changes_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    turns = 0
+
+    def soon() -> bool:
+        nonlocal turns
+        turns += 1
+        return turns > 6
+
+    loop, _ = loop_over(log, tmp_path, polls=[11])
+    loop.run(soon)
+    assert 0 < sum(log.committed["streamgen"].values()) < N
+    assert FileStore(tmp_path).sources() == log.partitions("in")  # checkpointed at the end
+    again, _ = loop_over(log, tmp_path)
+    again.run(until_read(again, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_a_partition_that_leaves_and_comes_back_changes_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    loop, transport = loop_over(log, tmp_path, polls=[11], commit_interval_ms=5)
+    source = log.partitions("in")[1]
+    for turn in range(12):
+        loop.turn()
+        if turn == 3:
+            transport.revoke(source)
+        if turn == 6:
+            assert source not in loop.pipelines
+            transport.assign(source)
+        if turn == 9:
+            transport.lose(source)
+    transport.assign(source)
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_silent_learning_before_publish_from(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    """Published results begin at the time; they are what they would have been all the same."""
+    log = filled()
+    loop, _ = loop_over(log, tmp_path, input={"publish_from": "1970-01-01T02:00:00"})  # record 120
+    loop.run(until_read(loop, log))
+    late = [r for r in uninterrupted["in.scores"] if r.timestamp >= 120 * 60_000]
+    assert outputs(log)["in.scores"] == late
+    assert len(late) > 100
+
+
+def test_start_is_resolved_once(tmp_path: Path) -> None:
+    log = filled(bad=False)
+    loop, _ = loop_over(log, tmp_path, input={"start": "latest"})
+    loop.turn()
+    log.append("in", b'{"x": 1.0}', key=b"k0", timestamp_ms=N * 60_000)
+    loop.run(until_read(loop, log))
+    assert len(outputs(log)["in.scores"]) == 1
+    assert {name for _, name in log.pins("streamgen").all()} == {"start", "publish_from", "features"}
+
+
+def test_another_configuration_refuses_the_old_state(tmp_path: Path) -> None:
+    log = filled()
+    loop, _ = loop_over(log, tmp_path)
+    loop.run(until_read(loop, log))
+    again, _ = loop_over(log, tmp_path, seed=1)
+    with pytest.raises(StateError, match="another configuration"):
+        again.run(until_read(again, log))
+
+
+def test_only_what_changes_learning_is_in_the_fingerprint(tmp_path: Path) -> None:
+    log = filled()
+    loop, _ = loop_over(log, tmp_path)
+    loop.run(until_read(loop, log))
+    log.append("in", b'{"x": 1.0}', key=b"k0", timestamp_ms=N * 60_000)
+    again, _ = loop_over(log, tmp_path, input={"anomaly": {"alert_budget": 7.0}})
+    again.run(until_read(again, log))
+    assert len(outputs(log)["in.scores"]) == N - len(BAD) + 1
+
+
+def test_the_schema_is_the_first_usable_records_and_stays(tmp_path: Path) -> None:
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 1)
+    for n, value in enumerate([b"[]", b'{"name": "a"}', b'{"x": 1, "z": true}', b'{"x": 2, "new": 5}']):
+        log.append("in", value, key=b"k", timestamp_ms=n)
+    loop, _ = loop_over(log, tmp_path, polls=[1])
+    loop.run(until_read(loop, log))
+    assert log.pins("streamgen").get("in", "features") == ["x", "z"]
+    assert [json.loads(r.value or b"")["imputed"] for r in log.records("in.scores")] == [[], ["z"]]
+    assert [r.value for r in log.records("in.dlq")] == [b"[]", b'{"name": "a"}']
