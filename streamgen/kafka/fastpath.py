@@ -4,10 +4,8 @@
 here a batch is encoded and decoded in one loop. The client offers no public way to do so: every private
 name that we use is used in this file, for exactly one version of the client. `check()` looks for them and
 compares both directions with the client's own code, byte for byte; where anything differs it says what,
-and the callers fall back to the public API.
-
-What stays the client's own: headers and checksums of batches, compression, sequence numbers, retries, and
-the filtering of aborted transactions.
+and the callers fall back to the public API. What stays the client's own: headers and checksums of batches,
+compression, sequence numbers, retries, and the filtering of aborted transactions.
 """
 
 from __future__ import annotations
@@ -211,8 +209,7 @@ def columns(records: list[Any]) -> Decoded:
         return _from_records(records)
     if len(records) == 1:
         return records[0]
-    joined: list[Any] = [list(chain.from_iterable(column)) for column in zip(*records, strict=True)]
-    return Decoded(*joined)
+    return Decoded(*map(list, map(chain.from_iterable, zip(*records, strict=True))))
 
 
 def _from_records(records: Iterable[Any]) -> Decoded:
