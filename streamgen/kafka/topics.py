@@ -40,8 +40,14 @@ def ensure_topics(config: Config) -> list[str]:
     made = []
     with _admin(config.kafka) as admin:
         for source in config.inputs:
-            made += _ensure_outputs(admin, source)
+            made += _create(admin, _missing_outputs(admin, source))
     return made
+
+
+def missing_topics(kafka: KafkaConfig, source: InputConfig) -> list[str]:
+    """The output topics of an input that `ensure_topics` would make; nothing is made. Raises as it does."""
+    with _admin(kafka) as admin:
+        return [topic.name for topic in _missing_outputs(admin, source)]
 
 
 def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
@@ -62,7 +68,7 @@ def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
         return _partition_counts(admin, [topic])[topic]
 
 
-def _ensure_outputs(admin: Any, source: InputConfig) -> list[str]:
+def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
     outputs = [source.scores_topic, source.anomalies_topic, source.dlq_topic]
     counts = _partition_counts(admin, [source.topic, *outputs])
     count = counts[source.topic]
@@ -90,7 +96,7 @@ def _ensure_outputs(admin: Any, source: InputConfig) -> list[str]:
             room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
             more = room if topic == source.dlq_topic and largest else {}
             missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | more))
-    return _create(admin, missing)
+    return missing
 
 
 def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:

@@ -1,0 +1,62 @@
+"""Options that several commands have, and what they mean together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from streamgen.config import Config, KafkaConfig
+
+Bootstrap = Annotated[
+    str | None,
+    typer.Option("--bootstrap", metavar="HOST:PORT", help="Kafka's bootstrap servers, comma-separated."),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file, for TLS and SASL for example."),
+]
+Model = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Model to learn with: stream_ae or river.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all noise.")]
+Device = Annotated[str, typer.Option("--device", help="Where the model lives: auto, cpu or cuda.")]
+
+
+def configuration(
+    file: Path | None, bootstrap: str | None = None, topics: tuple[str, ...] = (), **settings: Any
+) -> Config:
+    """The configuration of a file, the environment, and what the command line says above both.
+
+    `topics` replace the inputs. Raises `ConfigError`.
+    """
+    from streamgen.configfile import load_config
+
+    overrides: dict[str, Any] = {**settings}
+    if bootstrap is not None:
+        overrides["kafka"] = {"bootstrap_servers": bootstrap}
+    if topics:
+        overrides["inputs"] = [{"topic": topic} for topic in topics]
+    return load_config(file, overrides)
+
+
+def kafka_of(file: Path | None, bootstrap: str | None, topic: str) -> KafkaConfig:
+    """How to reach the brokers, for a command that needs no more of the configuration.
+
+    Raises `ConfigError`, and `BrokerUnavailable` within seconds when nothing listens there.
+    """
+    from streamgen.kafka.reach import reach
+
+    kafka = configuration(file, bootstrap, (topic,)).kafka
+    reach(kafka)
+    return kafka
+
+
+def with_model(config: Config, model: str | None) -> Config:
+    """The same configuration with this model for every input, in its default settings."""
+    if model is None:
+        return config
+    inputs = [source.model_copy(update={"model": {"name": model}}) for source in config.inputs]
+    return config.model_copy(update={"inputs": inputs})
