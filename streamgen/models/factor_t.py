@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -82,8 +83,16 @@ def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
     quadratic_BD = residual_BD * solved_BD
     count_B = seen_BD.sum(1)
     tail_B = 0.5 * (p.dof + count_B) * torch.log1p(quadratic_BD.sum(1).clamp_min(0.0) / p.dof)
-    constant_B = (
-        math.lgamma(p.dof / 2) - torch.lgamma((p.dof + count_B) / 2) + count_B / 2 * math.log(p.dof * math.pi)
-    )
+    constant_B = _constants(p.dof, seen_BD.shape[1], y_BD.dtype, y_BD.device)[count_B.long()]
     expected_BD = p.mean_BD + explained_BD * (1.0 - seen_BD)
     return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)
+
+
+@lru_cache
+def _constants(dof: float, D: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The part of −log t_ν that only the number of seen features (0 … D) changes, [D + 1]."""
+    with torch.inference_mode(False):
+        count_S = torch.arange(D + 1, dtype=dtype, device=device)
+        return (
+            math.lgamma(dof / 2) - torch.lgamma((dof + count_S) / 2) + count_S / 2 * math.log(dof * math.pi)
+        )

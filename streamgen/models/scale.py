@@ -55,14 +55,12 @@ class Scale(NamedTuple):
         known_D = seen_D & (self.count_D > 1)
         if not known_D.any():
             return math.nan
-        with np.errstate(over="ignore"):
-            square_D = np.minimum(((value_D - self.mean_D) / self._unit()) ** 2, 1e12)
-        return float(0.5 * (dof + 1) * np.log1p(square_D[known_D] / dof).sum())
+        square_D = np.minimum(((value_D - self.mean_D) / self._unit()) ** 2, 1e12)
+        return 0.5 * (dof + 1) * sum(math.log1p(square / dof) for square in square_D[known_D].tolist())
 
     def level(self, value_D: Floats) -> Floats:
         """Value in units of spread around the running mean, bounded to ±4."""
-        with np.errstate(over="ignore"):
-            return np.asarray(4.0 * np.tanh((value_D - self.mean_D) / self._unit() / 4.0))
+        return np.asarray(4.0 * np.tanh((value_D - self.mean_D) / self._unit() / 4.0))
 
     def _unit(self) -> Floats:
         """Unit of a level, > 0."""

@@ -232,7 +232,8 @@ class StreamAE:
         for n, row in enumerate(row_N.tolist()):
             if ticks.broken_N[n]:
                 slab.host("window_fill")[row] = 0
-            with torch.inference_mode():
+            # Units of a scale may underflow a quotient of huge values: it is bounded right after.
+            with torch.inference_mode(), np.errstate(over="ignore"):
                 record = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
@@ -321,11 +322,11 @@ class StreamAE:
         # One small buffer crosses to the device: time features, then target and mask.
         host = np.empty(C + 2 * D, dtype=np.float32)
         host[:C] = time_C
-        with np.errstate(over="ignore"):
-            host[C : C + D] = np.where(seen_D, np.clip((value_D - now.last_D) / delta_D, -1e6, 1e6), 0.0)
+        y_D = np.minimum(np.maximum((value_D - now.last_D) / delta_D, -1e6), 1e6)
+        host[C : C + D] = np.where(seen_D, y_D, 0.0)
         host[C + D :] = seen_D
         device_1 = torch.from_numpy(host).to(self.device)[None]
-        time_1C, target_1D, seen_1D = torch.split(device_1, [C, D, D], dim=1)
+        time_1C, target_1D, seen_1D = device_1[:, :C], device_1[:, C : C + D], device_1[:, C + D :]
         w = self.weights(slab, row)
         hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
         p = predict(w, torch.cat([hidden_1H, skip_12D, time_1C], 1), skip_12D, self.settings.dof)
@@ -335,7 +336,7 @@ class StreamAE:
         )
         out = host_out.cpu().numpy().astype(np.float64)
         nll, tail = float(out[0]), float(out[1])
-        quadratic_D, expected_D, scale_D = np.split(out[2:], 3)
+        quadratic_D, expected_D, scale_D = out[2 : 2 + D], out[2 + D : 2 + 2 * D], out[2 + 2 * D :]
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
             scores.nll_N[n] = nll
