@@ -26,11 +26,11 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    direct = path.exists() and not path.is_file() and not path.is_dir()
+    if path.is_dir():
+        raise InputError(f"Cannot write {path}: it is a folder.")
+    direct = path.exists() and not path.is_file()
     beside = path if direct else path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
         with beside.open("wb") as file:
             yield file
         if not direct:

@@ -20,7 +20,7 @@ LAYERS = (
     ("testing",),
     ("loop", "pipeline", "positions", "detect", "generate"),
     ("consumers", "producers"),
-    ("cli",),
+    ("cli", "__main__"),
 )
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 SLOW = ("torch", "pydantic", "kafka", "scipy", "river")

@@ -26,7 +26,8 @@ def broker(
 ) -> None:
     """Run a real Kafka broker on this machine until Ctrl-C.
 
-    The first time it is downloaded (45 MB). Prints the bootstrap servers when it answers. It listens on 127.0.0.1 only.
+    The first time it is downloaded (45 MB). Prints the bootstrap servers when it answers, on
+    127.0.0.1 only.
     """
     from producers.sending import Clock, stop_on_signals
     from streamgen.kafka.broker import EmbeddedBroker

@@ -55,7 +55,8 @@ def replay(
 ) -> None:
     """Send files to a topic as they once flowed.
 
-    As fast as it goes without --speed or --rate. Several files are merged by their times, and the key of a record is then the name of its file.
+    As fast as it goes without --speed or --rate. Several files are merged by their times, and the key of a
+    record is then the name of its file.
     """
     from producers.replay import replay as send
     from producers.rows import Choice

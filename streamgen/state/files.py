@@ -8,6 +8,7 @@ There is no pickle.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -82,7 +83,8 @@ class FileStore:
             for old in sorted(_checkpoints(folder), reverse=True)[_KEPT:]:
                 old.unlink(missing_ok=True)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a parent that is no folder
+                temporary.unlink(missing_ok=True)
             raise StateError(
                 f"Cannot write the checkpoint {path}: {error.strerror}. Free space or give rights, or set "
                 "state.directory elsewhere; the checkpoint before it is whole."
