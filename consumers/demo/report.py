@@ -1,0 +1,98 @@
+"""The verdict on a run, printed and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from consumers.demo.judgement import Delivery, Finding, Judgement
+from consumers.demo.screen import event_time, number
+from consumers.demo.tail import Seen
+from producers.data import Series
+from streamgen.config import InputConfig
+
+_STYLES = {"caught": "bold green", "missed": "bold red", "not reached": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run left in the topics, and where it ran."""
+
+    series: Sequence[Series]
+    seen: Seen  # of the replayed topic
+    judgements: Mapping[str, Judgement]  # by series
+    delivery: Delivery
+    host: Seen
+    source: InputConfig
+    bootstrap: str
+    metrics: Sequence[str]
+
+
+def report(console: Console, outcome: Outcome, output: Path) -> None:
+    """Draw the plot into `output`, and print the summary."""
+    from consumers.demo.plot import draw  # matplotlib takes a second to import
+
+    picture = output / "demo.png"
+    draw(picture, outcome)
+    console.print()
+    for line in _lines(outcome, picture, output / "demo.yaml"):
+        console.print(line, soft_wrap=True)
+
+
+def _lines(outcome: Outcome, picture: Path, config: Path) -> Iterator[Text | str]:
+    for series in outcome.series:
+        judgement = outcome.judgements[series.name]
+        yield Text.assemble((series.name, "bold"), f"  {series.about}")
+        for finding in judgement.findings:
+            yield _finding(outcome.seen, finding)
+        yield f"  {judgement}"
+        yield ""
+    host = next((scores[-1] for scores in outcome.host.scores.values() if scores), None)
+    latest = (
+        "" if host is None else f"; the latest score {host.score:.2f}" + " (warming up)" * host.warming_up
+    )
+    yield Text("This machine's metrics", style="bold")
+    yield f"  {outcome.host.written:,} records, {outcome.host.scored:,} scored{latest}"
+    yield ""
+    yield Text("Each record once", style="bold")
+    yield f"  {_delivered(outcome.delivery)}"
+    yield ""
+    yield "An incident is caught when a record in its window is an anomaly; an episode that opens outside"
+    yield (
+        f"all windows is a false alarm. Read from the scores topic alone; the alert budget is "
+        f"{outcome.source.anomaly.alert_budget:g} a day."
+    )
+    yield f"plot      {picture}"
+    yield f"settings  {config}"
+    yield f"metrics   {'  '.join(f'{address}/metrics' for address in outcome.metrics)}"
+    yield f"scores    topic {outcome.source.scores_topic} of {outcome.bootstrap} (stays up with --keep)"
+
+
+def _finding(seen: Seen, finding: Finding) -> Text:
+    what = finding.incident.what or "what happened is not told"
+    line = Text.assemble("  ", (f"{finding.outcome:<12}", _STYLES[finding.outcome]), f"{what[:40]:<40}")
+    if finding.first is None:
+        return line
+    value = seen.values[finding.first.place]
+    told = (
+        f"{name} {number(value[name])}, expected {number(e)}" for name, e in finding.first.expected.items()
+    )
+    return line.append(f" {event_time(finding.first)}  {', '.join(told)}, score {finding.first.score:.2f}")
+
+
+def _delivered(delivery: Delivery) -> Text:
+    line = (
+        f"{delivery.written:,} records in, {delivery.scored:,} scored, "
+        f"{delivery.dead_lettered:,} dead-lettered: "
+    )
+    if delivery.exactly_once:
+        return Text(line + "every offset has exactly one result")
+    return Text(line).append(
+        f"{delivery.missing:,} without a result, {delivery.repeated:,} repeated, {delivery.foreign:,} of no "
+        "record",
+        "bold red",
+    )
