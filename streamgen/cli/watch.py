@@ -66,6 +66,8 @@ def watch(
                 drawn = time.monotonic()
                 live.update(seen.table(), refresh=True)
         live.update(seen.table(), refresh=True)
+    if not console.is_terminal:
+        console.print()  # Live ends without the end of its last line there
 
 
 def _scores_topic(kafka: KafkaConfig, topic: str) -> str:
