@@ -79,8 +79,9 @@ class Judgement:
 
     def __str__(self) -> str:
         unreached = len(self.findings) - self.reached
+        more = f" ({unreached} not reached)" if unreached else ""
         return (
-            f"{self.caught} of {self.reached} incidents caught{f' ({unreached} not reached)' * bool(unreached)}, "
+            f"{self.caught} of {self.reached} incidents caught{more}, "
             f"{self.false_alarms} false alarms in {self.days:.1f} days: {self.false_alarms_per_day:.2f} a day"
         )
 

@@ -11,28 +11,34 @@ from matplotlib import dates
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter
+from PIL import Image
 
 from consumers.demo.judgement import Judgement, Score
 from consumers.demo.report import Outcome
 from consumers.demo.tail import Seen
 from producers.data import Incident, Series
 from streamgen.output import whole_file
-from streamgen.records import Floats
+from streamgen.records import Bools, Floats
 
-INK, SOFT, BAND, LINE = "#24292f", "#6e7781", "#9ecbff", "#1f4e79"
-INCIDENT, ALARM, SCORE = "#ffd8a8", "#d1242f", "#57606a"
-ZOOM = 96  # records on each side of the alarm that is looked at closely
+INK, SOFT, VALUE, BAND = "#24292f", "#57606a", "#1f4e79", "#9ecbff"
+INCIDENT, ALARM, SCORE = "#ffe3bf", "#d1242f", "#8c959f"
+CLOSE_UP = 96  # records on each side of the alarm that is looked at closely
+GAP = 6  # times the usual step: over a longer one no line is drawn
+COLOURS = 96  # of the file: a third of the size, and no eye sees it
 
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "axes.edgecolor": "#d0d7de",
-    "axes.labelcolor": SOFT,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "xtick.color": SOFT,
     "ytick.color": SOFT,
     "text.color": INK,
+    "axes.labelcolor": SOFT,
     "grid.color": "#eaeef2",
     "axes.grid": True,
     "axes.axisbelow": True,
@@ -40,146 +46,150 @@ STYLE = {
 
 
 class _Track:
-    """One key's scores as arrays. N records."""
+    """One key's scores as arrays of N records, with a row of NaN wherever data is missing for long."""
 
-    def __init__(self, scores: list[Score], seen: Seen) -> None:
-        self.feature = next(iter(scores[0].expected)) if scores else ""
-        self.time_N: Any = np.array([score.time_ms for score in scores], dtype="datetime64[ms]")
-        self.value_N = _floats([seen.values[score.place].get(self.feature) for score in scores])
-        self.low_N = _floats([score.interval[self.feature][0] for score in scores])
-        self.high_N = _floats([score.interval[self.feature][1] for score in scores])
-        self.expected_N = _floats([score.expected[self.feature] for score in scores])
-        self.score_N = _floats([score.score for score in scores])
-        self.threshold_N = _floats([None if score.warming_up else score.threshold for score in scores])
-        self.anomaly_N = np.array([score.is_anomaly for score in scores], dtype=np.bool_)
+    def __init__(self, scores: list[Score], seen: Seen, incidents: tuple[Incident, ...]) -> None:
+        feature = next(iter(scores[0].expected)) if scores else ""
+        time_N = np.array([score.time_ms for score in scores], dtype=np.int64)
+        numbers_NC = np.array(
+            [
+                (
+                    seen.values[score.place].get(feature),
+                    *score.interval[feature],
+                    score.score,
+                    None if score.warming_up else score.threshold,
+                )
+                for score in scores
+            ],
+            dtype=np.float64,
+        ).reshape(-1, 5)
+        anomaly_N = np.array([score.is_anomaly for score in scores], dtype=np.bool_)
+        step_N = np.diff(time_N)
+        gaps = np.flatnonzero(step_N > GAP * np.median(step_N)) + 1 if len(step_N) else []
+        time_N = np.insert(time_N, gaps, time_N[gaps] - 1)
+        self.anomaly_N: Bools = np.insert(anomaly_N, gaps, False)
+        self.time_N: Any = time_N.astype("datetime64[ms]")
+        self.value_N, self.low_N, self.high_N, self.score_N, self.threshold_N = np.insert(
+            numbers_NC, gaps, np.nan, axis=0
+        ).T
+        self.known_N = np.zeros(len(time_N), dtype=np.bool_)  # inside the window of an incident
+        for incident in incidents:
+            self.known_N |= (time_N >= incident.start_ms) & (time_N <= incident.end_ms)
 
 
 def draw(path: Path, outcome: Outcome) -> None:
     """Write the picture as PNG."""
+    rows = len(outcome.series)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(12, 3.1 * len(outcome.series) + 0.8), dpi=110)
-        FigureCanvasAgg(figure)
+        figure = Figure(figsize=(11, 3.2 * rows + 0.5), dpi=120, facecolor="white")
+        canvas = FigureCanvasAgg(figure)
+        # The first and the last row of each series are room for its title and its dates.
         grid = GridSpec(
-            len(outcome.series) * 3, 2, figure=figure, width_ratios=(2.5, 1),
-            height_ratios=(2.4, 1, 0.75) * len(outcome.series),
-            left=0.06, right=0.99, top=0.93, bottom=0.02, hspace=0.12, wspace=0.1,
+            rows * 4, 2, figure=figure, width_ratios=(2.4, 1), height_ratios=(0.75, 2.5, 1, 0.6) * rows,
+            left=0.06, right=0.985, top=0.965, bottom=0.005, hspace=0.12, wspace=0.12,
         )  # fmt: skip
         for row, series in enumerate(outcome.series):
-            scores = outcome.seen.scores[series.name]
-            axes = [figure.add_subplot(grid[3 * row + part, 0]) for part in range(2)]
-            close = figure.add_subplot(grid[3 * row : 3 * row + 2, 1])
             judgement = outcome.judgements[series.name]
-            track = _Track(scores, outcome.seen)
-            _title(axes[0], series, judgement)
-            _values(axes[0], track, series.incidents)
-            _scores(axes[1], track, series.incidents)
-            _close_up(close, track, series.incidents, judgement)
+            track = _Track(outcome.seen.scores[series.name], outcome.seen, series.incidents)
+            values = figure.add_subplot(grid[4 * row + 1, 0])
+            _values(values, track, series, judgement)
+            _scores(figure.add_subplot(grid[4 * row + 2, 0], sharex=values), track, series)
+            _close_up(figure.add_subplot(grid[4 * row + 1 : 4 * row + 3, 1]), track, series)
         _legend(figure)
-        with whole_file(path) as file:
-            figure.savefig(file, format="png", facecolor="white")
+        canvas.draw()
+        image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(COLOURS)
+    with whole_file(path) as file:
+        image.save(file, format="PNG", optimize=True)
 
 
-def _title(axes: Any, series: Series, judgement: Judgement) -> None:
-    axes.set_title(series.about, loc="left", fontsize=11.5, fontweight="bold")
-    axes.set_title(str(judgement), loc="right", fontsize=10.5, color=SOFT)
+def _values(axes: Any, track: _Track, series: Series, judgement: Judgement) -> None:
+    axes.set_title(series.about, loc="left", fontsize=12, fontweight="bold", pad=21)
+    axes.text(0, 1.045, str(judgement), transform=axes.transAxes, color=SOFT)
+    _band(axes, track, series, slice(None), width=0.55, dot=3.6)
+    axes.tick_params(labelbottom=False, length=0)
 
 
-def _values(axes: Any, track: _Track, incidents: tuple[Incident, ...]) -> None:
-    _shade(axes, incidents)
-    axes.fill_between(track.time_N, track.low_N, track.high_N, color=BAND, linewidth=0, alpha=0.8)
-    axes.plot(track.time_N, track.value_N, color=LINE, linewidth=0.55)
-    alarm_N = track.anomaly_N
-    axes.plot(track.time_N[alarm_N], track.value_N[alarm_N], "o", color=ALARM, markersize=3.6)
-    _limit(axes, track.value_N)
-    axes.tick_params(labelbottom=False)
-    axes.set_ylabel(track.feature)
-    _span(axes, track)
-
-
-def _scores(axes: Any, track: _Track, incidents: tuple[Incident, ...]) -> None:
-    _shade(axes, incidents)
-    axes.plot(track.time_N, track.score_N, color=SCORE, linewidth=0.35, alpha=0.8)
-    axes.plot(track.time_N, track.threshold_N, color=ALARM, linewidth=0.8, linestyle=(0, (4, 3)))
-    alarm_N = track.anomaly_N
-    axes.plot(track.time_N[alarm_N], track.score_N[alarm_N], "o", color=ALARM, markersize=3.6)
+def _scores(axes: Any, track: _Track, series: Series) -> None:
+    _shade(axes, series)
+    axes.plot(track.time_N, track.score_N, color=SCORE, linewidth=0.4)
+    axes.plot(track.time_N, track.threshold_N, color=ALARM, linewidth=0.9, linestyle=(0, (4, 3)))
+    _alarms(axes, track, track.score_N, slice(None), dot=3.6)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("score")
-    _span(axes, track)
-    _date_axis(axes)
-
-
-def _close_up(axes: Any, track: _Track, incidents: tuple[Incident, ...], judgement: Judgement) -> None:
-    """The most surprising alarm in an incident's window, near enough to see what was expected."""
-    caught = [finding for finding in judgement.findings if finding.first is not None]
-    if not caught or not len(track.time_N):
-        axes.set_axis_off()
-        return
-    inside_N = np.zeros(len(track.time_N), dtype=np.bool_)
-    for finding in caught:
-        begin, end = (np.datetime64(ms, "ms") for ms in (finding.incident.start_ms, finding.incident.end_ms))
-        inside_N |= (track.time_N >= begin) & (track.time_N <= end) & track.anomaly_N
-    centre = int(np.argmax(np.where(inside_N, track.score_N, -1.0)))
-    part = slice(max(0, centre - ZOOM), centre + ZOOM)
-    when = track.time_N[centre]
-    finding = next(
-        one for one in caught if one.incident.start_ms <= when.astype(np.int64) <= one.incident.end_ms
-    )
-    _shade(axes, incidents)
-    time_n, value_n, alarm_n = track.time_N[part], track.value_N[part], track.anomaly_N[part]
-    axes.fill_between(time_n, track.low_N[part], track.high_N[part], color=BAND, linewidth=0, alpha=0.8)
-    axes.plot(time_n, value_n, color=LINE, linewidth=1.1)
-    axes.plot(time_n[alarm_n], value_n[alarm_n], "o", color=ALARM, markersize=5)
-    _limit(axes, value_n)
-    axes.set_xlim(time_n[0], time_n[-1])
-    axes.set_title(
-        finding.incident.what or f"close up: {str(when)[:10]}", loc="left", fontsize=10.5, color=SOFT
-    )
-    _date_axis(axes)
-
-
-def _shade(axes: Any, incidents: tuple[Incident, ...]) -> None:
-    for incident in incidents:
-        begin, end = (np.datetime64(ms, "ms") for ms in (incident.start_ms, incident.end_ms))
-        axes.axvspan(begin, end, color=INCIDENT, linewidth=0, alpha=0.75)
-
-
-def _limit(axes: Any, value_N: Floats) -> None:
-    """The values fill the panel; a band that is wide before anything was learned must not squeeze them."""
-    if not np.isfinite(value_N).any():
-        return
-    low, high = float(np.nanmin(value_N)), float(np.nanmax(value_N))
-    room = 0.12 * (high - low) or 1.0
-    axes.set_ylim(low - room, high + room)
-
-
-def _span(axes: Any, track: _Track) -> None:
     if len(track.time_N) > 1:
         axes.set_xlim(track.time_N[0], track.time_N[-1])
+    _dates(axes)
 
 
-def _date_axis(axes: Any) -> None:
+def _close_up(axes: Any, track: _Track, series: Series) -> None:
+    """The highest score among the alarms, near enough to see what was expected; one in an incident first."""
+    alarm_N = track.anomaly_N & track.known_N
+    if not alarm_N.any():
+        alarm_N = track.anomaly_N
+    if not alarm_N.any():
+        axes.set_axis_off()
+        return
+    centre = int(np.argmax(np.where(alarm_N, track.score_N, -1.0)))
+    when = track.time_N[centre]
+    part = slice(max(0, centre - CLOSE_UP), centre + CLOSE_UP)
+    _band(axes, track, series, part, width=1.1, dot=5)
+    axes.set_xlim(track.time_N[part][0], track.time_N[part][-1])
+    now_ms = int(when.astype(np.int64))
+    what = next((one.what for one in series.incidents if one.start_ms <= now_ms <= one.end_ms), None)
+    axes.set_title(f"Close up: {what or str(when)[:10]}", loc="left", fontsize=10.5, color=SOFT, pad=7)
+    _dates(axes)
+
+
+def _band(axes: Any, track: _Track, series: Series, part: slice, width: float, dot: float) -> None:
+    """Values over the interval that was expected of each."""
+    _shade(axes, series)
+    time_n, value_n = track.time_N[part], track.value_N[part]
+    axes.fill_between(time_n, track.low_N[part], track.high_N[part], color=BAND, linewidth=0)
+    axes.plot(time_n, value_n, color=VALUE, linewidth=width)
+    _alarms(axes, track, track.value_N, part, dot)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    if np.isfinite(value_n).any():
+        # A band that is wide before anything was learned must not squeeze the values.
+        low, high = float(np.nanmin(value_n)), float(np.nanmax(value_n))
+        room = 0.12 * (high - low) or 1.0
+        axes.set_ylim(low - room, high + room)
+
+
+def _alarms(axes: Any, track: _Track, height_N: Floats, part: slice, dot: float) -> None:
+    for chosen_N, fill in (
+        (track.anomaly_N & ~track.known_N, "white"),
+        (track.anomaly_N & track.known_N, ALARM),
+    ):
+        chosen_n = chosen_N[part]
+        axes.plot(
+            track.time_N[part][chosen_n], height_N[part][chosen_n], "o", color=ALARM, markerfacecolor=fill,
+            markersize=dot, markeredgewidth=0.9, zorder=3,
+        )  # fmt: skip
+
+
+def _shade(axes: Any, series: Series) -> None:
+    for incident in series.incidents:
+        begin, end = (np.datetime64(ms, "ms") for ms in (incident.start_ms, incident.end_ms))
+        axes.axvspan(begin, end, color=INCIDENT, linewidth=0, zorder=0)
+
+
+def _dates(axes: Any) -> None:
     locator = dates.AutoDateLocator(minticks=3, maxticks=7)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
 
 
 def _legend(figure: Any) -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
     figure.legend(
         handles=[
-            Line2D([], [], color=LINE, label="value"),
-            Patch(color=BAND, label="expected before it was seen"),
+            Line2D([], [], color=VALUE, label="value"),
+            Patch(color=BAND, label="expected"),
             Line2D([], [], color=SCORE, label="score"),
             Line2D([], [], color=ALARM, linestyle=(0, (4, 3)), label="threshold"),
-            Line2D([], [], color=ALARM, marker="o", linestyle="", label="anomaly"),
-            Patch(color=INCIDENT, label="known incident (never told to the model)"),
+            Line2D([], [], color=ALARM, marker="o", linestyle="", label="anomaly in an incident"),
+            Line2D([], [], color=ALARM, marker="o", markerfacecolor="white", linestyle="", label="elsewhere"),
+            Patch(color=INCIDENT, label="known incident"),
         ],
-        loc="upper center", ncols=6, frameon=False, fontsize=10.5,
+        loc="upper center", ncols=7, frameon=False, handlelength=1.6, columnspacing=1.5,
     )  # fmt: skip
-
-
-def _floats(values: list[float | None]) -> Floats:
-    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
