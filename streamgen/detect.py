@@ -122,7 +122,7 @@ class _Pass:
     ) -> None:
         self._rows = CsvRows(path, choice.timestamp, choice.key, choice.values, choice.times)
         self._at_once = rows
-        # The topic is part of the noise's name and of the fingerprint: every file has the same.
+        # The topic is part of the fingerprint, and a file has none: all have the same.
         config = InputConfig.model_validate({**config.model_dump(), "topic": SOURCE.topic, "outputs": {}})
         self.task = Task(SOURCE, config, self._rows.columns, seed, use_device(device))
         self.summary = Summary(0, 0, 0, 0, 0)

@@ -182,6 +182,9 @@ def test_fit_then_generate_goes_on_as_a_task_in_memory(tmp_path: Path) -> None:
         task.process(Columns(offset_N, batch.time_ms_N, batch.key, batch.value_ND, offset_N))
     assert np.array_equal(x_SLD, task.generate("k1", 20, 3, 5))
     assert FileStore(tmp_path / "state").sources() == [SOURCE]
+    stored = FileStore(tmp_path / "state").latest(SOURCE)
+    assert stored is not None
+    assert stored.fingerprint == InputConfig(topic="file").fingerprint(3, ("a", "b"))
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.csv", "x.jsonl"])
