@@ -95,7 +95,9 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
             largest = int(settings.get("max.message.bytes", 0))
             room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
             more = room if topic == source.dlq_topic and largest else {}
-            missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | more))
+            # A result has the time of its record: it must not be deleted as too old before that is.
+            kept = {"retention.ms": settings["retention.ms"]} if "retention.ms" in settings else {}
+            missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | kept | more))
     return missing
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from streamgen.config import Config, InputConfig, KafkaConfig, OutputConfig
 from streamgen.errors import BrokerUnavailable, TopicError
@@ -25,6 +27,18 @@ def test_outputs_are_made_once_with_the_partitions_of_the_input(kafka: KafkaConf
     assert ensure_topics(wanted) == [f"{topic}.scores", f"{topic}.anomalies", f"{topic}.bad"]
     assert [partition_count(kafka, f"{topic}.{name}") for name in ("scores", "bad", "dlq")] == [3, 3, None]
     assert ensure_topics(wanted) == []
+
+
+def test_outputs_are_kept_as_long_as_the_input(kafka: KafkaConfig, fresh: Fresh) -> None:
+    topic = fresh("history")
+    create_topics(kafka, [NewTopic(topic, settings={"retention.ms": "-1"})])
+    ensure_topics(config(kafka, topic))
+    admin = KafkaAdminClient(**client.client_settings(kafka))
+    for name in ("scores", "anomalies", "dlq"):
+        resource = ConfigResource(ConfigResourceType.TOPIC, f"{topic}.{name}")
+        found = admin.describe_configs([resource], config_filter="all")["topic"][f"{topic}.{name}"]
+        assert found["retention.ms"]["value"] == "-1"
+    admin.close()
 
 
 def test_a_missing_input_is_named(kafka: KafkaConfig, fresh: Fresh) -> None:
