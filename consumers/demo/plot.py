@@ -21,7 +21,7 @@ from consumers.demo.report import Outcome
 from consumers.demo.tail import Seen
 from producers.data import Incident, Series
 from streamgen.output import whole_file
-from streamgen.records import Bools, Floats
+from streamgen.records import Bools, Floats, Ints
 
 INK, SOFT, VALUE, BAND = "#24292f", "#57606a", "#1f4e79", "#9ecbff"
 INCIDENT, ALARM, SCORE = "#ffe3bf", "#d1242f", "#8c959f"
@@ -65,7 +65,7 @@ class _Track:
         ).reshape(-1, 5)
         anomaly_N = np.array([score.is_anomaly for score in scores], dtype=np.bool_)
         step_N = np.diff(time_N)
-        gaps = np.flatnonzero(step_N > GAP * np.median(step_N)) + 1 if len(step_N) else []
+        gaps: Ints = np.flatnonzero(step_N > GAP * np.median(step_N)) + 1 if len(step_N) else step_N
         time_N = np.insert(time_N, gaps, time_N[gaps] - 1)
         self.anomaly_N: Bools = np.insert(anomaly_N, gaps, False)
         self.time_N: Any = time_N.astype("datetime64[ms]")
@@ -86,7 +86,7 @@ def draw(path: Path, outcome: Outcome) -> None:
         # The first and the last row of each series are room for its title and its dates.
         grid = GridSpec(
             rows * 4, 2, figure=figure, width_ratios=(2.4, 1), height_ratios=(0.75, 2.5, 1, 0.6) * rows,
-            left=0.06, right=0.985, top=0.965, bottom=0.005, hspace=0.12, wspace=0.12,
+            left=0.06, right=0.98, top=0.965, bottom=0.005, hspace=0.12, wspace=0.15,
         )  # fmt: skip
         for row, series in enumerate(outcome.series):
             judgement = outcome.judgements[series.name]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from textwrap import shorten
 
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +17,7 @@ from consumers.demo.tail import Seen
 from producers.data import Series
 from streamgen.config import InputConfig
 
+_WHAT = 22  # characters; a line fits into 80
 _STYLES = {"caught": "bold green", "missed": "bold red", "not reached": "dim"}
 
 
@@ -73,15 +76,15 @@ def _lines(outcome: Outcome, picture: Path, config: Path) -> Iterator[Text | str
 
 
 def _finding(seen: Seen, finding: Finding) -> Text:
-    what = finding.incident.what or "what happened is not told"
-    line = Text.assemble("  ", (f"{finding.outcome:<12}", _STYLES[finding.outcome]), f"{what[:40]:<40}")
+    incident = finding.incident
+    begin, end = (datetime.fromtimestamp(ms / 1000, UTC) for ms in (incident.start_ms, incident.end_ms))
+    what = shorten(incident.what or f"{begin:%Y-%m-%d} to {end:%m-%d}", _WHAT, placeholder=" …")
+    line = Text.assemble("  ", (f"{finding.outcome:<13}", _STYLES[finding.outcome]), what)
     if finding.first is None:
         return line
     value = seen.values[finding.first.place]
-    told = (
-        f"{name} {number(value[name])}, expected {number(e)}" for name, e in finding.first.expected.items()
-    )
-    return line.append(f" {event_time(finding.first)}  {', '.join(told)}, score {finding.first.score:.2f}")
+    told = (f"{number(value[name])}, expected {number(e)}" for name, e in finding.first.expected.items())
+    return line.append(f"{' ' * (_WHAT - len(what))}  {event_time(finding.first)}  {'; '.join(told)}")
 
 
 def _delivered(delivery: Delivery) -> Text:
