@@ -57,18 +57,20 @@ class KafkaPins:
         from streamgen.kafka.producer import TransactionalProducer
 
         key = encode_key(topic, name)
+        if key in self._known:
+            return self._known[key]
         for attempt in range(ATTEMPTS):
-            standing = self.get(topic, name)
-            if standing is not None:
-                return standing
-            # From here on no other worker's pin can commit, and what they committed is read below.
+            # From here on no other worker's pin can commit, and what they committed is read below. Not read
+            # before too: a read takes a fifth of a second, and a worker that starts makes three pins.
             producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
             try:
                 producer.open()
                 if self.get(topic, name) is None:
                     target = TopicPartition(state_topic(self._application), PARTITION)
-                    now = int(time.time() * 1000)
-                    producer.publish([OutputBatch(target, [now], [key], [encode_value(value)], [[]])])
+                    now, encoded = int(time.time() * 1000), encode_value(value)
+                    producer.publish([OutputBatch(target, [now], [key], [encoded], [[]])])
+                    self._known[key] = decode_value(key, encoded)
+                return self._known[key]
             except (Fenced, PublishAborted, OutcomeUnknown) as error:
                 log.info("pinning %s of %s again: %s", name, topic, error)
                 time.sleep(random.uniform(0, 0.2 * (attempt + 1)))  # so that two don't fence one another on
