@@ -15,6 +15,7 @@ from streamgen.errors import (
     ConfigError,
     Fenced,
     PermissionDenied,
+    PublishAborted,
     StopError,
     StreamgenError,
     TopicError,
@@ -27,10 +28,15 @@ _DENIED = (errors.AuthorizationError, errors.SaslAuthenticationFailedError)
 _FENCED = (
     errors.ProducerFencedError,
     errors.InvalidProducerEpochError,
-    errors.CommitFailedError,
     errors.FencedInstanceIdError,
+)
+# The group moved on since the metadata was captured. Whether this member is still in it, and with which
+# partitions, the next poll tells: what it keeps is still its own (KIP-429), and is sent again.
+_REBALANCED = (
+    errors.CommitFailedError,
     errors.UnknownMemberIdError,
     errors.IllegalGenerationError,
+    errors.RebalanceInProgressError,
 )
 _UNAVAILABLE = (errors.RetriableError, errors.BrokerNotAvailableError, errors.UnknownBrokerIdError)
 
@@ -67,6 +73,8 @@ def translate(error: errors.KafkaError, doing: str) -> StreamgenError:
         )
     if isinstance(error, _FENCED):
         return Fenced(f"Another worker took over while {doing} ({said}).")
+    if isinstance(error, _REBALANCED):
+        return PublishAborted(f"The group rebalanced while {doing} ({said}).")
     if isinstance(error, errors.UnknownTopicOrPartitionError | errors.InvalidTopicError):
         return TopicError(
             f"A topic does not exist, found when {doing} ({said}). Create it, or correct its name."

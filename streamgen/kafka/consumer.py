@@ -50,12 +50,15 @@ class GroupConsumer:
     """Reads `topics` as a member of `group`. Raises as `streamgen.kafka.transport.Transport` does."""
 
     def __init__(self, kafka: KafkaConfig, topics: Sequence[str], group: str, client_id: str) -> None:
-        self._topics = list(topics)
-        with translated(f"connecting to {kafka.bootstrap_servers}"):
+        self._kafka, self._topics, self._group, self._client_id = kafka, list(topics), group, client_id
+        self._connect()
+
+    def _connect(self) -> None:
+        with translated(f"connecting to {self._kafka.bootstrap_servers}"):
             self._consumer = KafkaConsumer(
-                **client_settings(kafka),
-                client_id=client_id,
-                group_id=group,
+                **client_settings(self._kafka),
+                client_id=self._client_id,
+                group_id=self._group,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 # A position that retention has passed, or that lies behind the end, is for us to judge.
@@ -152,10 +155,12 @@ class GroupConsumer:
         self._owned, self._sought, self._paused = set(), set(), set()
 
     def rejoin(self) -> None:
-        """`forget`, and join the group anew: the broker has said that this member is none."""
-        self.forget()
-        self._consumer.unsubscribe()
-        self._consumer.subscribe(self._topics, listener=self._changes)
+        """`forget`, and join the group as a new member: another process has this one's name.
+
+        With a new client: one that unsubscribes while it is joining may stay without partitions for good.
+        """
+        self.close()
+        self._connect()
 
     def close(self) -> None:
         """Leave the group."""
