@@ -99,6 +99,7 @@ def test_false_alarms_are_told_by_the_day_of_judged_event_time() -> None:
 
 def test_nothing_judged_is_no_division_by_zero() -> None:
     assert judged("www").false_alarms_per_day == 0.0
+    assert str(judged("www")).startswith("still warming up")
 
 
 def test_each_record_once() -> None:

@@ -78,6 +78,8 @@ class Judgement:
         return sum(finding.outcome != "not reached" for finding in self.findings)
 
     def __str__(self) -> str:
+        if not self.days:
+            return "still warming up: nothing to judge yet"
         unreached = len(self.findings) - self.reached
         more = f" ({unreached} not reached)" if unreached else ""
         return (

@@ -28,6 +28,7 @@ class Processes:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._asked: set[str] = set()  # to end
         self._group = 0  # that of the first one
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -81,8 +82,9 @@ class Processes:
             self.ended(name)
 
     def terminate(self, name: str) -> None:
-        """Ask this process to end in order."""
-        if self._running[name].poll() is None:
+        """Ask this process to end in order; once, for a second signal would end it at once."""
+        if name not in self._asked and self._running[name].poll() is None:
+            self._asked.add(name)
             self._running[name].send_signal(signal.SIGTERM)
 
     def stop(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,13 +65,15 @@ def run_demo(seconds: float, keep: bool, output: Path) -> None:
 
     with (
         TemporaryDirectory(prefix="streamgen-demo-") as scratch,
+        console.status("please wait") as waiting,
         EmbeddedBroker(progress=tell) as broker,
         stop_on_signals() as stop,
     ):
         config = _configure(output / "demo.yaml", broker.bootstrap_servers, Path(scratch))
-        tell(f"starting {WORKERS} workers, the replay and this machine's metrics, each a process of its own")
+        tell(f"starting {WORKERS} workers, the replay and this machine's metrics")
         with Processes(Path(scratch)) as processes, Tail(config.kafka, config.inputs) as tail:
             stage = Stage(console, config, processes, tail, _start(processes, output, broker))
+            waiting.stop()
             stage.play(seconds, stop)
             if keep and not stop.requested:
                 report(console, stage.judged(), output)
@@ -104,7 +108,7 @@ class Stage:
                 if replaying and self.processes.ended("replay"):
                     replaying, deadline = False, monotonic() + DRAIN_S
                 elif replaying and (stop.requested or monotonic() > deadline):
-                    self.processes.terminate("replay")
+                    self._terminate("replay", SERIES)
                 elif not replaying and monotonic() > deadline:
                     return  # the report says what is missing
 
@@ -127,11 +131,16 @@ class Stage:
     def end(self) -> None:
         """End the producer, then the workers when all is answered, and read what is left to read."""
         deadline = monotonic() + DRAIN_S
-        self.processes.terminate("host")
         while not (self.processes.ended("host") and self.tail.answered(HOST)) and monotonic() < deadline:
+            self._terminate("host", HOST)
             self.tail.poll(DRAW_S)
         self.processes.stop()
         self.tail.drain()
+
+    def _terminate(self, producer: str, topic: str) -> None:
+        """End a producer that has begun: before, it does not listen to signals yet and would just die."""
+        if self.tail.seen[topic].written:
+            self.processes.terminate(producer)
 
     def judged(self) -> Outcome:
         """What the topics say by now."""
@@ -169,7 +178,8 @@ def _check(output: Path) -> None:
             )
     try:
         output.mkdir(parents=True, exist_ok=True)
-        (output / "demo.yaml").touch()
+        if not os.access(output, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise InputError(
             f"Cannot write to {output} ({error.strerror}): give another folder with --output."
