@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,6 +87,22 @@ def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
     constant_B = _constants(p.dof, seen_BD.shape[1], y_BD.dtype, y_BD.device)[count_B.long()]
     expected_BD = p.mean_BD + explained_BD * (1.0 - seen_BD)
     return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)
+
+
+def half_width(dof: float, inside: float) -> float:
+    """Half the width of the interval around 0 that holds the share `inside` of a unit Student-t.
+
+    With t = √ν tan a the share between ±t is the integral of c cosᵛ⁻¹ over ±a: Gauss–Legendre and bisection.
+    (SciPy's quantile is the oracle in the tests; importing it here would cost every worker 16 MB.)
+    """
+    node, weight = np.polynomial.legendre.leggauss(64)
+    c = 2 * math.exp(math.lgamma((dof + 1) / 2) - math.lgamma(dof / 2)) / math.sqrt(math.pi)
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        a = (low + high) / 2
+        share = c * a / 2 * float(np.sum(weight * np.cos(a / 2 * (node + 1)) ** (dof - 1)))
+        low, high = (a, high) if share < inside else (low, a)
+    return math.sqrt(dof) * math.tan(low)
 
 
 @lru_cache

@@ -35,13 +35,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.special import stdtrit
 from torch import Tensor
 
 from streamgen.config import WindowConfig
 from streamgen.models import scale
 from streamgen.models.adam import adam_step
-from streamgen.models.factor_t import Predictive, likelihood
+from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.scale import Scale
@@ -182,8 +181,7 @@ class StreamAE:
         self.device = torch.device(device)
         self._views: dict[int, dict[str, Tensor]] = {}
         self._views_of: tuple[int, int] = (0, -1)
-        # Half width of the central 90 % of a unit Student-t.
-        self._t90 = float(stdtrit(settings.dof, 0.95))
+        self._t90 = half_width(settings.dof, 0.9)
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, carried state, scales, and the open window of T records."""

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from scipy.stats import multivariate_t
+from scipy.stats import multivariate_t, t
 
-from streamgen.models.factor_t import Predictive, likelihood, posterior
+from streamgen.models.factor_t import Predictive, half_width, likelihood, posterior
 
 B, D, K, DOF = 5, 4, 2, 4.0
 
@@ -76,3 +76,9 @@ def test_scale_is_the_root_of_the_diagonal(predictive: Predictive) -> None:
         np.testing.assert_allclose(
             predictive.scale_BD()[b].numpy(), np.sqrt(np.diag(covariance(predictive, b))), rtol=1e-12
         )
+
+
+@pytest.mark.parametrize("dof", [2.01, 3.0, 4.0, 17.5, 1000.0])
+@pytest.mark.parametrize("inside", [0.5, 0.9, 0.99])
+def test_half_width_is_scipys_quantile(dof: float, inside: float) -> None:
+    assert half_width(dof, inside) == pytest.approx(t.ppf(0.5 + inside / 2, dof), rel=1e-9)
