@@ -14,7 +14,7 @@ from streamgen.config import InputConfig
 from streamgen.csvfile import CsvRows
 from streamgen.detect import SOURCE, Choice, detect_file, fit_file
 from streamgen.errors import ConfigError, InputError, StateError
-from streamgen.generate import generate, write_sequences
+from streamgen.generation import generate, write_sequences
 from streamgen.learners.task import Task
 from streamgen.records import Columns
 from streamgen.state.files import FileStore

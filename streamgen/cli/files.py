@@ -107,8 +107,8 @@ def generate(
     device: Device = "cpu",
 ) -> None:
     """Generate sequences that go on where the stream stopped."""
-    from streamgen.generate import check_suffix, write_sequences
-    from streamgen.generate import generate as generated
+    from streamgen.generation import check_suffix, write_sequences
+    from streamgen.generation import generate as generated
 
     check_suffix(out)
     x_SLD, columns = generated(state, length, count, seed, key, device)
