@@ -67,7 +67,7 @@ def started(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_short_demo(environment: dict[str, str], tmp_path: Path, family: list[psutil.Process]) -> None:
-    with demo(environment, tmp_path / "out", "--seconds", "8") as process:
+    with demo(environment, tmp_path / "out", "--seconds", "6") as process:
         said = started(process)
         family += descendants(process)
         assert process.stdout is not None
