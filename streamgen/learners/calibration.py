@@ -2,7 +2,9 @@
 
 The p-value of a surprise is the share of the key's recent ones that were at least as large: exactly valid for
 exchangeable surprises whatever the model (Vovk et al. 2005, conformal prediction), with a memory of `MEMORY`
-records so that it follows a model that learns. Beyond the largest surprise in memory the rank would stop at
+records so that it follows a model that learns. In the upper tenth it is interpolated between the two ranks that
+the surprise lies between, which is to conformal prediction's random tie-breaking what a quantile is to a step:
+equal ranks in streams of different length would otherwise tie. Beyond the largest surprise in memory the rank would stop at
 1/(n+1); a generalised Pareto tail fitted to the upper tenth (probability-weighted moments, Hosking & Wallis
 1987) goes on from there:
 
@@ -91,10 +93,14 @@ class Calibration:
         if filled == 0:
             return 1.0
         known_W = memory_W[:filled]
-        above = int(np.count_nonzero(known_W >= surprise))
-        if above:
+        reached_W = known_W >= surprise
+        above = int(np.count_nonzero(reached_W))
+        if above == 0:
+            return max(_beyond(surprise, float(known_W.max()), *tail_3.tolist()) / (filled + 1), MIN_P)
+        if above > TAIL * filled:
             return (1 + above) / (filled + 1)
-        return max(_beyond(surprise, float(known_W.max()), *tail_3.tolist()) / (filled + 1), MIN_P)
+        lower, upper = float(known_W[~reached_W].max()), float(known_W[reached_W].min())
+        return (1 + above - (surprise - lower) / (upper - lower)) / (filled + 1)
 
 
 def fit_tail(surprise_W: NDArray[np.float32]) -> tuple[float, float, float]:
