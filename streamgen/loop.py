@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
 from streamgen.config import Config, InputConfig
-from streamgen.errors import OutcomeUnknown, ReopenError, RetryError, StateError
+from streamgen.errors import OutcomeUnknown, PublishAborted, ReopenError, RetryError, StateError
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
@@ -60,7 +60,9 @@ class Loop:
         self._inputs = {one.topic: one for one in config.inputs}
         self._positions = Positions(transport, pins)
         self.pipelines: dict[TopicPartition, Pipeline] = {}
+        self._to_open: set[TopicPartition] = set()  # assigned, and not opened yet
         self._paused: set[TopicPartition] = set()
+        self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
         self._checkpointed: dict[TopicPartition, tuple[int, float]] = {}  # offset, when
@@ -79,8 +81,9 @@ class Loop:
         """One turn:
 
         1. Poll: records, and the partitions that came and went.
-        2. Drop the tasks that are another worker's now; open the new ones where their state left off.
-        3. Queue the records; a partition that is far behind is paused, so that polling stays quick.
+        2. Drop the tasks that are another worker's now, and queue the records of the others.
+        3. Open new tasks where their state left off; a partition that is far behind is paused, so that
+           polling stays quick.
         4. Process the queues in small steps until a commit is due: decode, score, learn, encode.
         5. When the oldest result has waited `commit_interval_ms`: one transaction of all results, dead
            letters and positions.
@@ -92,22 +95,27 @@ class Loop:
             if polled.assigned or polled.revoked or polled.lost:
                 self._metrics.rebalanced()
             self._drop(polled.revoked | polled.lost)
-            for source in sorted(polled.assigned):
-                self._open(source)
+            # Before anything that can fail: the client has moved on past these records.
             for raw in polled.batches:
                 if raw.source in self.pipelines:
                     self.pipelines[raw.source].feed(raw)
+            self._to_open |= polled.assigned
+            for source in sorted(self._to_open):
+                self._open(source)
+                self._to_open.discard(source)
+            if self._in_doubt:
+                self._ask()
             self._process()
             self._pause_and_resume()
             if self._due():
                 self._commit()
                 self._checkpoint(self._due_for_checkpoint())
+            self._tell()
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
             self._drop(list(self.pipelines))
         except RetryError as error:
             self._back_off(error)
-        self._tell()
 
     def finish(self) -> None:
         """Commit what is pending and checkpoint, for a clean end. What cannot be committed now is done
@@ -182,6 +190,7 @@ class Loop:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
         for source in sources:
             self._paused.discard(source)
+            self._to_open.discard(source)
             if self.pipelines.pop(source, None) is not None:
                 self._metrics.revoked(source)
                 log.info("task dropped", source=str(source))
@@ -235,6 +244,8 @@ class Loop:
         A failed one leaves everything pending: learners are not rolled back, the encoded results are sent
         again. After an outcome unknown the committed offsets tell which it was.
         """
+        if self._in_doubt:
+            self._ask()
         offsets = {s: p.position for s, p in self.pipelines.items() if p.uncommitted}
         if not offsets:
             return
@@ -242,22 +253,32 @@ class Loop:
         began = self._clock()
         try:
             self._transport.publish(outputs, offsets)
-            committed = offsets
         except OutcomeUnknown as error:
             log.warning("asking for the committed offsets", reason=str(error))
-            known = self._transport.committed(offsets)
-            committed = {source: offset for source, offset in known.items() if offset is not None}
+            self._in_doubt = True
+            self._ask()
+        else:
+            self._settle(offsets)
+        self._metrics.transaction(self._clock() - began)
+
+    def _ask(self) -> None:
+        """Learn from the committed offsets which way a commit went whose answer was lost. Until that is
+        known nothing is processed or sent: what is pending may be visible already."""
+        known = self._transport.committed(self.pipelines)
+        self._in_doubt = False
+        self._settle({source: offset for source, offset in known.items() if offset is not None})
+
+    def _settle(self, committed: Mapping[TopicPartition, int]) -> None:
         for source, offset in committed.items():
             self.pipelines[source].settle(offset)
         self._failures = 0
         if not any(p.uncommitted for p in self.pipelines.values()):
             self._waiting_since = None
-        self._metrics.transaction(self._clock() - began)
-        self._health.broker(True)
 
     def _back_off(self, error: RetryError) -> None:
         self._failures += 1
-        self._metrics.aborted()
+        if isinstance(error, PublishAborted):
+            self._metrics.aborted()
         self._health.broker(self._failures < 3)
         longest = min(BACKOFF_S[0] * 2**self._failures, BACKOFF_S[1])
         # Jitter keeps a fleet from coming back all at once; it decides when, never what.
@@ -307,10 +328,11 @@ class Loop:
         self._health.restoring(sum(left > 0 for left in replaying.values()))
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
-        if self.pipelines and self._clock() - self._lag_at >= LAG_S:
-            self._lag_at = self._clock()
+        if self._clock() - self._lag_at >= LAG_S:
             for source, (_, end) in self._transport.bounds(self.pipelines).items():
                 self._metrics.lag(source, max(0, end - self.pipelines[source].position))
+            self._lag_at = self._clock()
+            self._health.broker(True)
 
 
 def about(config: InputConfig, seed: int) -> dict[str, object]:

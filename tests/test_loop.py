@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from streamgen.config import Config
-from streamgen.errors import StateError
+from streamgen.errors import BrokerUnavailable, StateError
 from streamgen.health import Health
 from streamgen.loop import Loop
 from streamgen.metrics import Metrics
+from streamgen.records import TopicPartition
 from streamgen.state.files import FileStore
 from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryTransport
 
@@ -309,3 +310,63 @@ def test_the_schema_is_the_first_usable_records_and_stays(tmp_path: Path) -> Non
     assert log.pins("streamgen").get("in", "features") == ["x", "z"]
     assert [json.loads(r.value or b"")["imputed"] for r in log.records("in.scores")] == [[], ["z"]]
     assert [r.value for r in log.records("in.dlq")] == [b"[]", b'{"name": "a"}']
+
+
+class Unlucky(MemoryTransport):
+    """Says that no broker answers at the given calls of `committed`."""
+
+    silent: tuple[int, ...] = ()
+    calls = 0
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        self.calls += 1
+        if self.calls in self.silent:
+            raise BrokerUnavailable("no broker answered")
+        return super().committed(sources)
+
+
+def unlucky_loop(
+    log: MemoryLog, state: Path, silent: tuple[int, ...], faults: Sequence[Fault | None] = ()
+) -> Loop:
+    loop, _ = loop_over(log, state, commit_interval_ms=5)
+    transport = Unlucky(log, ["in"], poll_sizes=[20])
+    transport.silent = silent
+    transport.inject(*faults)
+    loop._transport = loop._positions._transport = transport
+    return loop
+
+
+@pytest.mark.parametrize("fault", [Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_LOST])
+def test_a_doubt_is_kept_until_a_broker_answers(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]], fault: Fault
+) -> None:
+    """Nothing is sent again before it is known whether it is visible already."""
+    log = filled()
+    loop = unlucky_loop(log, tmp_path, silent=(3, 4, 5), faults=[None, fault])  # 1 and 2: opening
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_a_partition_that_could_not_be_opened_is_opened_later(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    loop = unlucky_loop(log, tmp_path, silent=(1, 3))
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_records_that_came_with_a_partition_that_cannot_be_opened_are_not_lost(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    loop = unlucky_loop(log, tmp_path, silent=(3, 4))
+    transport = loop._transport
+    assert isinstance(transport, Unlucky)
+    one = log.partitions("in")[1]
+    loop.turn()
+    transport.revoke(one)
+    loop.turn()
+    transport.assign(one)  # opened at the third call, while the other partition delivers
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted

@@ -42,8 +42,6 @@ kafka:
   bootstrap_servers: {bootstrap}
 inputs:
   - topic: {series}
-    anomaly:
-      alert_budget: 0.143  # one a week and series by chance alone
   - topic: {host}
 state:
   directory: {state}

@@ -1,10 +1,10 @@
 """From a model's surprises to one p-value, per key and online.
 
-The p-value of a surprise is the share of the key's recent ones that were at least as large: exactly valid for
-exchangeable surprises whatever the model (Vovk et al. 2005, conformal prediction), with a memory of `MEMORY`
-records so that it follows a model that learns. In the upper tenth it is interpolated between the two ranks that
-the surprise lies between, which is to conformal prediction's random tie-breaking what a quantile is to a step:
-equal ranks in streams of different length would otherwise tie. Beyond the largest surprise in memory the rank would stop at
+The p-value of a surprise is the share of the key's recent ones that were at least as large: exactly valid
+for exchangeable surprises whatever the model (Vovk et al. 2005, conformal prediction), with a memory of
+`MEMORY` records so that it follows a model that learns. In the upper tenth it is interpolated between the two
+ranks that the surprise lies between, in place of conformal prediction's random tie-breaking: equal ranks in
+streams of different length would otherwise tie. Beyond the largest surprise in memory the rank would stop at
 1/(n+1); a generalised Pareto tail fitted to the upper tenth (probability-weighted moments, Hosking & Wallis
 1987) goes on from there:
 
