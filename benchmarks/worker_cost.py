@@ -3,8 +3,8 @@
     python benchmarks/worker_cost.py BOOTSTRAP INPUT --records 20000 [--no-learner]
 
 Prints JSON. `learner_s` is the CPU time of the loop's thread inside `Task.process` (clock, model,
-calibration, episodes). With `--no-learner` that call answers with fixed numbers of the right shapes: what is left is
-reading, decoding, encoding, producing and committing, at the rate at which those alone can go.
+calibration, episodes). With `--no-learner` that call answers with fixed numbers of the right shapes: what is
+left is reading, decoding, encoding, producing and committing, at the rate at which those alone can go.
 """
 
 from __future__ import annotations

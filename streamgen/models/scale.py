@@ -16,6 +16,7 @@ from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
 
 MEMORY = 4096
+RECENT = 16
 _TINY = 1e-30
 
 
@@ -27,6 +28,8 @@ def fields(D: int) -> dict[str, Field]:
         "scale_mean_D": Field((D,)),
         "scale_spread_D": Field((D,)),  # mean absolute deviation from the running mean
         "scale_step_D": Field((D,)),  # mean absolute difference of consecutive values
+        "scale_recent_D": Field((D,)),  # mean of the last `RECENT` values, exponentially weighted
+        "scale_wander_D": Field((D,)),  # mean absolute deviation of that from the running mean
     }
 
 
@@ -38,6 +41,8 @@ class Scale(NamedTuple):
     mean_D: Floats
     spread_D: Floats
     step_D: Floats
+    recent_D: Floats
+    wander_D: Floats
 
     @classmethod
     def of(cls, slab: Slab, row: int) -> Scale:
@@ -50,12 +55,20 @@ class Scale(NamedTuple):
         )
 
     def strangeness(self, value_D: Floats, seen_D: Bools, dof: float) -> float:
-        """Tail term of the seen values' −log Student-t around the running means, in nats: how strange they
-        are for the stream at all, whatever came before. NaN when no seen feature has a history."""
+        """How strange the seen values are for the stream at all, whatever came before: the tail term of
+        their −log Student-t around the running means, in nats. NaN when no seen feature has a history."""
+        return self._tail(value_D, self._unit(), seen_D, dof)
+
+    def drift(self, value_D: Floats, seen_D: Bools, dof: float) -> float:
+        """`strangeness` of the level of the last `RECENT` records, this one included, among such levels."""
+        recent_D = self.recent_D + (value_D - self.recent_D) / np.minimum(self.count_D + 1, RECENT)
+        return self._tail(recent_D, self._at_least(self.wander_D), seen_D, dof)
+
+    def _tail(self, value_D: Floats, unit_D: Floats, seen_D: Bools, dof: float) -> float:
         known_D = seen_D & (self.count_D > 1)
         if not known_D.any():
             return math.nan
-        square_D = np.minimum(((value_D - self.mean_D) / self._unit()) ** 2, 1e12)
+        square_D = np.minimum(((value_D - self.mean_D) / unit_D) ** 2, 1e12)
         return 0.5 * (dof + 1) * sum(math.log1p(square / dof) for square in square_D[known_D].tolist())
 
     def level(self, value_D: Floats) -> Floats:
@@ -64,7 +77,10 @@ class Scale(NamedTuple):
 
     def _unit(self) -> Floats:
         """Unit of a level, > 0."""
-        return np.maximum(np.maximum(self.spread_D, 1e-3 * self.step_D), 1e-6 * np.abs(self.mean_D) + _TINY)
+        return self._at_least(self.spread_D)
+
+    def _at_least(self, unit_D: Floats) -> Floats:
+        return np.maximum(np.maximum(unit_D, 1e-3 * self.step_D), 1e-6 * np.abs(self.mean_D) + _TINY)
 
     def observe(self, value_D: Floats, seen_D: Bools) -> None:
         """Take in one record; missing values leave their feature as it is."""
@@ -78,4 +94,7 @@ class Scale(NamedTuple):
         filled_D = np.where(seen_D, value_D, self.mean_D)
         self.mean_D[:] += (filled_D - self.mean_D) * rate_D
         self.spread_D[:] += (np.abs(filled_D - self.mean_D) - self.spread_D) * rate_D
+        recent_D = (filled_D - self.recent_D) / np.minimum(np.maximum(self.count_D, 1), RECENT)
+        self.recent_D[:] += np.where(seen_D, recent_D, 0.0)
+        self.wander_D[:] += (np.abs(self.recent_D - self.mean_D) - self.wander_D) * rate_D
         self.last_D[:] = np.where(seen_D, value_D, self.last_D)

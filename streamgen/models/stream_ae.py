@@ -109,10 +109,10 @@ def predict(w: dict[str, Tensor], known_BF: Tensor, skip_B2D: Tensor, dof: float
     out_BO = torch.tanh(known_BF @ w["head_FH"] + w["head_bias_H"]) @ w["out_HO"] + w["out_bias_O"]
     mean_BD, noise_BD, prior_BK, latent_BK = torch.split(out_BO, [D, D, K, K], dim=1)
     mean_BD = mean_BD + skip_B2D @ w["skip_2DD"] + prior_BK @ w["loading_KD"]
-    # Bounds keep a precision finite in float32: noise between e^-7 and e^7 of the running scale.
-    return Predictive(
-        mean_BD, 7.0 * torch.tanh(noise_BD / 7.0), 3.0 * torch.tanh(latent_BK / 3.0), w["loading_KD"], dof
-    )
+    # Between e^-3 and e^3 of a usual step: what is off by less than a twentieth of a step is no news, however
+    # exactly a stream can be predicted.
+    noise_BD, latent_BK = 3.0 * torch.tanh(noise_BD / 3.0), 3.0 * torch.tanh(latent_BK / 3.0)
+    return Predictive(mean_BD, noise_BD, latent_BK, w["loading_KD"], dof)
 
 
 def window_loss(
@@ -171,7 +171,7 @@ class StreamAE:
 
     name = "stream_ae"
     generates = True
-    surprises = 2  # after the record before, and for the stream at all
+    surprises = 3  # after the record before; for the stream at all; of the recent level
     BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -338,7 +338,9 @@ class StreamAE:
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
             scores.nll_N[n] = nll
-            scores.surprise_NS[n] = nll, now.strangeness(value_D, seen_D, self.settings.dof)
+            dof = self.settings.dof
+            strangeness, drift = (ask(value_D, seen_D, dof) for ask in (now.strangeness, now.drift))
+            scores.surprise_NS[n] = nll, strangeness, drift
             scores.contribution_ND[n] = _shares(nll, tail, quadratic_D, seen_D)
         centre_D = np.where(first_D, np.nan, now.last_D + delta_D * expected_D)
         scores.expected_ND[n] = centre_D
