@@ -20,6 +20,10 @@ from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryTranspor
 
 N, PARTITIONS = 240, 2
 BAD = {17: b"{", 40: b"", 41: b'{"x": null}', 99: b'{"x": 1e999}', 150: b'{"y": 1}'}
+SCORE_FIELDS = [
+    "key", "timestamp", "score", "p_value", "nll", "is_anomaly", "threshold", "warming_up", "late",
+    "expected", "interval", "contributions", "imputed", "model", "step", "source",
+]  # fmt: skip
 
 
 class Ticking:
@@ -149,10 +153,7 @@ def test_dead_letters_are_the_original_bytes_with_the_reason(
 def test_a_score_says_what_is_documented(uninterrupted: dict[str, list[LogRecord]]) -> None:
     record = uninterrupted["in.scores"][-1]
     score = json.loads(record.value or b"")
-    assert list(score) == [
-        "key", "timestamp", "score", "p_value", "nll", "is_anomaly", "threshold", "warming_up", "late",
-        "expected", "interval", "contributions", "imputed", "model", "step", "source",
-    ]  # fmt: skip
+    assert list(score) == SCORE_FIELDS
     assert record.key == score["key"].encode()
     assert score["interval"]["x"][0] < score["expected"]["x"] < score["interval"]["x"][1]
     assert sum(score["contributions"].values()) == pytest.approx(score["nll"])

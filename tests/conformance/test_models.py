@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from streamgen import models
 from streamgen.config import InputConfig
@@ -20,9 +21,9 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def task(name: str, seed: int = 0) -> Task:
+def task(name: str, seed: int = 0, device: str = "cpu") -> Task:
     config = InputConfig(topic="t", model={"name": name, **SMALL[name]})
-    return Task(TopicPartition("t", 0), config, ("a", "b"), seed, "cpu")
+    return Task(TopicPartition("t", 0), config, ("a", "b"), seed, device)
 
 
 def stream(seed: int = 0) -> Floats:
@@ -180,3 +181,15 @@ def test_generation_or_a_word_that_it_cannot(name: str) -> None:
     assert np.isfinite(drawn).all()
     after = learner.state(N).fields
     assert all(before[field].tobytes() == after[field].tobytes() for field in before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
+    """To rounding: the bits of a GPU are its own (docs/guarantees.md)."""
+    cpu, gpu = task(name), task(name, device="cuda")
+    there = gpu.process(columns(stream()[:200])).scores
+    here = cpu.process(columns(stream()[:200])).scores
+    np.testing.assert_allclose(there.surprise_NS[:64], here.surprise_NS[:64], rtol=1e-3, atol=1e-4)
+    moved = task(name)
+    moved.restore(gpu.state(200))
+    assert np.isfinite(moved.process(columns(stream()[200:], first=200)).scores.surprise_NS).all()
