@@ -167,6 +167,7 @@ class GroupConsumer:
         self._consumer.close(autocommit=False, timeout_ms=5000)
 
     def _poll(self, timeout_s: float, max_records: int) -> Any:
+        fastpath.free_slot(self._consumer)
         try:
             return self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         except errors.OffsetOutOfRangeError as error:

@@ -203,6 +203,17 @@ def discard(producer: Any) -> None:
     producer._sender.join(5.0)
 
 
+def free_slot(consumer: Any) -> None:
+    """Let a resumed partition deliver again; call before every poll.
+
+    The client parks what it has fetched of a paused partition, and restores it only into a slot that is None.
+    It leaves a drained fetch there, though, and does not fetch a partition of which something is parked: a
+    partition that is paused and resumed may then deliver nothing for good.
+    """
+    if not consumer._fetcher._next_partition_records:
+        consumer._fetcher._next_partition_records = None
+
+
 def columns(records: list[Any]) -> Decoded:
     """What `poll()` gave for one partition, of either kind: our columns, or the client's records."""
     if not isinstance(records[0], Decoded):

@@ -194,6 +194,25 @@ def test_seek_goes_back_and_pause_holds(world: World) -> None:
     assert read(transport, 2) == [(0, 1, b"b"), (0, 2, b"c")]
 
 
+def test_a_partition_that_is_paused_in_mid_fetch_goes_on_when_resumed(world: World) -> None:
+    """Also when another one was read to its end meanwhile: the client alone would deliver nothing for good."""
+    world.append(0, [b"%d" % n for n in range(300)])
+    world.append(1, [b"%d" % n for n in range(50)])
+    transport = world.transport()
+    start(transport)
+    seen = [transport.poll(0.5, 10)]
+    while not records(seen):
+        seen.append(transport.poll(0.5, 10))
+    (first,) = {partition for partition, _, _ in records(seen)}  # the one whose fetch is being read
+    transport.pause([TopicPartition(world.source, first)])
+    other = {0: 50, 1: 300}[first]
+    assert len(read(transport, other)) == other
+    transport.poll(0.1, 10)
+    transport.resume([TopicPartition(world.source, first)])
+    rest = 350 - other - len(records(seen))
+    assert len(read(transport, rest)) == rest
+
+
 def test_publish_is_seen_whole_with_its_offsets(world: World) -> None:
     world.append(0, [b"a", b"b"])
     source = TopicPartition(world.source, 0)
