@@ -371,3 +371,26 @@ def test_records_that_came_with_a_partition_that_cannot_be_opened_are_not_lost(
     transport.assign(one)  # opened at the third call, while the other partition delivers
     loop.run(until_read(loop, log))
     assert outputs(log) == uninterrupted
+
+
+def test_features_that_could_not_be_pinned_are_pinned_later(tmp_path: Path) -> None:
+    """The records that the pin was asked for are still there, and their dead letters are sent once."""
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 1)
+    for n, value in enumerate([b"[]", b'{"x": 1}', b'{"x": 2}', b"{", b'{"x": 3}']):
+        log.append("in", value, key=b"k", timestamp_ms=n)
+    loop, _ = loop_over(log, tmp_path, polls=[3])
+    put, failures = loop._pins.put_if_absent, 2
+
+    def unlucky(topic: str, name: str, value: object) -> object:
+        nonlocal failures
+        if name == "features" and failures:
+            failures -= 1
+            raise BrokerUnavailable("no broker answered")
+        return put(topic, name, value)
+
+    loop._pins.put_if_absent = unlucky  # type: ignore[method-assign]
+    loop.run(until_read(loop, log))
+    assert [json.loads(r.value or b"")["source"]["offset"] for r in log.records("in.scores")] == [1, 2, 4]
+    assert [r.value for r in log.records("in.dlq")] == [b"[]", b"{"]

@@ -195,7 +195,7 @@ def test_seek_goes_back_and_pause_holds(world: World) -> None:
 
 
 def test_a_partition_that_is_paused_in_mid_fetch_goes_on_when_resumed(world: World) -> None:
-    """Also when another one was read to its end meanwhile: the client alone would deliver nothing for good."""
+    """Also when another one was read to its end meanwhile: alone, the client would then deliver nothing."""
     world.append(0, [b"%d" % n for n in range(300)])
     world.append(1, [b"%d" % n for n in range(50)])
     transport = world.transport()
