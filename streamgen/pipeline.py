@@ -74,17 +74,19 @@ class Pipeline:
             self._metrics.received(self.source, len(raw) - first)
 
     def step(self, limit: int) -> int:
-        """Process up to `limit` queued records of one batch; returns how many."""
+        """Process up to `limit` queued records of one batch; returns how many. When it raises a
+        `RetryError` they are still queued, and nothing was done."""
         if not self._queue:
             return 0
-        raw = self._queue.popleft()
-        if len(raw) > limit:
-            self._queue.appendleft(rows(raw, limit, len(raw)))
-            raw = rows(raw, 0, limit)
-        self.queued -= len(raw)
-        end = int(raw.offset_N[-1]) + 1
+        whole = self._queue[0]
+        raw = rows(whole, 0, limit) if len(whole) > limit else whole
+        count, end = len(raw), int(raw.offset_N[-1]) + 1
         if self.task is None:
             raw = self._discover(raw)
+        self._queue.popleft()
+        if count < len(whole):
+            self._queue.appendleft(rows(whole, count, len(whole)))
+        self.queued -= count
         if self.task is not None and self._decoder is not None and len(raw):
             decoded = self._decoder.decode(raw)
             self._drifted(decoded.drift)
@@ -121,10 +123,10 @@ class Pipeline:
         """Fix the features by the first usable record; returns it and those after it. The ones before it
         are dead letters whatever the features are."""
         dead = unusable_before_discovery(self.config, raw)
-        self._publish_dead(raw, dead)
         found = discover(self.config, raw)
         if found is not None:
-            self.start(self._pin(found))
+            self.start(self._pin(found))  # asks a broker: fails before anything is kept, or not at all
+        self._publish_dead(raw, dead)
         return rows(raw, len(dead), len(raw))
 
     def _drifted(self, drift: Drift) -> None:
