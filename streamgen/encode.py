@@ -1,6 +1,8 @@
 """Results to records: scores, episodes and dead letters as they are published.
 
-A result goes to the partition that its record came from, with the record's own key. Headers carry CloudEvents
+A result goes to the partition that its record came from, with the record's own key and Kafka timestamp: the
+broker took that one already (it refuses times far ahead of its clock), and deletes both at the same time. The
+event time is in the body and in `ce_time`. Headers carry CloudEvents
 attributes in binary mode; `ce_id` is a function of the record's place in the log, so that a reader can
 recognise a result that it has seen. Bodies are JSON; a number that is not there is null.
 """
@@ -73,9 +75,10 @@ class Encoder:
                 scores.step_N[s].tolist(), offsets, strict=True,
             )
         ]  # fmt: skip
-        keys = [raw.key[n] for n in columns.raw_N[s].tolist()]
+        raw_N = columns.raw_N[s]
+        keys = [raw.key[n] for n in raw_N.tolist()]
         headers = [self._headers(*_SCORE, offset, time) for offset, time in zip(offsets, times, strict=True)]
-        return OutputBatch(self._scores, columns.timestamp_N[s].tolist(), keys, values, headers)
+        return OutputBatch(self._scores, raw.timestamp_N[raw_N].tolist(), keys, values, headers)
 
     def episodes(self, raw: RawBatch, results: Results, features: Sequence[str], start: int) -> OutputBatch:
         """One record for each episode that a result at `start` or later opened or closed."""
@@ -83,9 +86,9 @@ class Encoder:
         columns = results.columns
         batch = OutputBatch(self._anomalies, [], [], [], [])
         for episode in episodes:
-            time = int(columns.timestamp_N[episode.n])
-            batch.timestamp.append(time)
-            batch.key.append(raw.key[int(columns.raw_N[episode.n])])
+            time, row = int(columns.timestamp_N[episode.n]), int(columns.raw_N[episode.n])
+            batch.timestamp.append(int(raw.timestamp_N[row]))
+            batch.key.append(raw.key[row])
             batch.value.append(self._json.encode(self._episode(episode, features)))
             name, kind = _EPISODE[0] + "." + episode.kind, _EPISODE[1]
             offset = int(columns.offset_N[episode.n])

@@ -394,3 +394,20 @@ def test_features_that_could_not_be_pinned_are_pinned_later(tmp_path: Path) -> N
     loop.run(until_read(loop, log))
     assert [json.loads(r.value or b"")["source"]["offset"] for r in log.records("in.scores")] == [1, 2, 4]
     assert [r.value for r in log.records("in.dlq")] == [b"[]", b"{"]
+
+
+def test_results_have_the_kafka_timestamp_of_their_record(tmp_path: Path) -> None:
+    """Not the event time: a broker refuses what is far ahead of its clock, and deletes what is far behind."""
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 1)
+    for n in range(400):
+        value = {"x": n % 2 + (99 if n == 390 else 0), "at": 3600 * n}
+        log.append("in", json.dumps(value).encode(), key=b"k", timestamp_ms=10**12 + n)
+    limits = {"max_behind": None, "max_ahead": None}
+    loop, _ = loop_over(log, tmp_path, input={"timestamp": {"field": "at", **limits}})
+    loop.run(until_read(loop, log))
+    scores = [(r.timestamp, json.loads(r.value or b"")["timestamp"]) for r in log.records("in.scores")]
+    assert [time for time, _ in scores] == [10**12 + n for n in range(400)]
+    assert scores[24][1] == "1970-01-02T00:00:00.000Z"
+    assert log.records("in.anomalies")[0].timestamp == 10**12 + 390

@@ -62,6 +62,9 @@ _CONFUSED = (
     errors.IllegalStateError,
 )
 _TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
+_INVALID = (errors.InvalidTimestampError, errors.InvalidRecordError)
+# What the client says of the good records of a batch of which others are invalid; the error has no class.
+_BESIDE_INVALID = "part of a batch which had one more"
 
 
 class TransactionalProducer:
@@ -183,7 +186,7 @@ class TransactionalProducer:
         for batch, first, last, handle in made:
             failure = self._outcome(handle, max(0.0, deadline - time.monotonic()))
             if failure is not None:
-                raise self._too_large(batch, first, last, failure) or failure
+                raise self._too_large(batch, first, last, failure) or _invalid(batch, failure) or failure
 
     def _send(self, batch: OutputBatch, row: int) -> Any:
         return self._producer.send(
@@ -270,6 +273,16 @@ class TransactionalProducer:
             producer.close(timeout=0)
         except errors.KafkaError as error:
             log.debug("closing a discarded producer: %s", error)
+
+
+def _invalid(batch: OutputBatch, failure: errors.KafkaError) -> StreamgenError | None:
+    """A topic that refuses a record refuses it every time."""
+    if not isinstance(failure, _INVALID) and _BESIDE_INVALID not in str(failure):
+        return None
+    return StopError(
+        f"{batch.target} refused a record between {min(batch.timestamp)} and {max(batch.timestamp)} ms "
+        f"({failure}): its `message.timestamp.*` settings must take what the input's take."
+    )
 
 
 def _aborted(error: errors.KafkaError) -> StreamgenError:

@@ -19,6 +19,7 @@ from streamgen.kafka.client import client_settings, translated
 
 # A dead letter is a whole input record plus headers that say why.
 DEAD_LETTER_HEADERS_BYTES = 65_536
+_OF_THE_INPUT = ("retention.ms", "message.timestamp.after.max.ms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +96,9 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
             largest = int(settings.get("max.message.bytes", 0))
             room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
             more = room if topic == source.dlq_topic and largest else {}
-            # A result has the time of its record: it must not be deleted as too old before that is.
-            kept = {"retention.ms": settings["retention.ms"]} if "retention.ms" in settings else {}
+            # A result has the Kafka timestamp of its record: it must not be refused, nor deleted as too old
+            # before that is.
+            kept = {name: settings[name] for name in _OF_THE_INPUT if name in settings}
             missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | kept | more))
     return missing
 

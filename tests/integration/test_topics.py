@@ -29,15 +29,16 @@ def test_outputs_are_made_once_with_the_partitions_of_the_input(kafka: KafkaConf
     assert ensure_topics(wanted) == []
 
 
-def test_outputs_are_kept_as_long_as_the_input(kafka: KafkaConfig, fresh: Fresh) -> None:
+def test_outputs_take_and_keep_what_the_input_does(kafka: KafkaConfig, fresh: Fresh) -> None:
     topic = fresh("history")
-    create_topics(kafka, [NewTopic(topic, settings={"retention.ms": "-1"})])
+    settings = {"retention.ms": "-1", "message.timestamp.after.max.ms": "86400000"}
+    create_topics(kafka, [NewTopic(topic, settings=settings)])
     ensure_topics(config(kafka, topic))
     admin = KafkaAdminClient(**client.client_settings(kafka))
     for name in ("scores", "anomalies", "dlq"):
         resource = ConfigResource(ConfigResourceType.TOPIC, f"{topic}.{name}")
         found = admin.describe_configs([resource], config_filter="all")["topic"][f"{topic}.{name}"]
-        assert found["retention.ms"]["value"] == "-1"
+        assert {setting: found[setting]["value"] for setting in settings} == settings
     admin.close()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted
+from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka import consumer as consumer_module
 from streamgen.kafka import fastpath
 from streamgen.kafka import producer as producer_module
@@ -187,3 +187,13 @@ def test_an_answer_that_is_lost_leaves_the_committed_offset_to_tell(
     assert values(read_committed(rig.output.topic)) == [b"0", b"1"][:committed]
     worker.publish([rig.batch(*[b"1", b"2"][(committed or 0) - 1 :])], {rig.input: 3})
     assert values(read_committed(rig.output.topic)) == [b"0", b"1", b"2"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_record_that_a_topic_refuses_is_said_so(rig: Rig, first: int) -> None:
+    """The client's error for the records beside it is the same as for a lost answer: retried for ever."""
+    worker = rig.worker()
+    batch = rig.batch(b"a", b"b")
+    batch.timestamp[first] = int((time.time() + 100 * 3600) * 1000)
+    with pytest.raises(StopError, match=f"{rig.output} refused a record"):
+        worker.publish([batch], {})
