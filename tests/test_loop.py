@@ -411,3 +411,28 @@ def test_results_have_the_kafka_timestamp_of_their_record(tmp_path: Path) -> Non
     assert [time for time, _ in scores] == [10**12 + n for n in range(400)]
     assert scores[24][1] == "1970-01-02T00:00:00.000Z"
     assert log.records("in.anomalies")[0].timestamp == 10**12 + 390
+
+
+def test_a_partition_that_is_gone_before_it_was_opened_stops_nothing(
+    tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]
+) -> None:
+    log = filled()
+    loop, transport = loop_over(log, tmp_path, polls=[20])
+    gone = log.partitions("in")[1]
+    seek = transport.seek
+
+    def late(source: TopicPartition, offset: int) -> None:
+        if source == gone:
+            transport.seek = seek  # type: ignore[method-assign]
+            transport._position.pop(gone)
+        seek(source, offset)
+
+    transport.seek = late  # type: ignore[method-assign]
+    loop.turn()
+    assert not loop.pipelines
+    loop.turn()
+    assert gone not in loop.pipelines
+    transport.assign(gone)
+    for _ in range(50):
+        loop.turn()
+    assert outputs(log) == uninterrupted

@@ -104,6 +104,7 @@ class GroupConsumer:
     def seek(self, source: TopicPartition, offset: int) -> None:
         partition = ClientPartition(*source)
         if source not in self._owned or partition not in self._consumer.assignment():
+            self.forget()
             raise Fenced(f"{source} is not assigned to this worker any more.")
         self._consumer.seek(partition, offset)
         self._sought.add(source)

@@ -46,7 +46,11 @@ class KafkaTransport:
 
     def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
         if self._producer.in_doubt:
-            self._producer.open()  # ends the open transaction, whose offsets would be waited for
+            try:
+                self._producer.open()  # ends the open transaction, whose offsets would be waited for
+            except Fenced:
+                self._consumer.rejoin()
+                raise
         return self._consumer.committed(sources)
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:

@@ -24,7 +24,11 @@ class Polled:
 
 
 class Transport(Protocol):
-    """One group member and its transactional producer."""
+    """One group member and its transactional producer.
+
+    Whatever raises `Fenced`: the caller has no partition any more, and the next polls assign again those that
+    the group leaves or gives this member.
+    """
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         """Wait up to `timeout_s` for records. Call often: it also keeps the group membership alive.
@@ -32,11 +36,14 @@ class Transport(Protocol):
         A newly assigned partition is reported in `assigned` and delivers nothing until `seek` was
         called for it. The group metadata is captured with the records (KIP-447): `publish` uses it.
 
-        Raises `Fenced` when the membership is void (the client then rejoins at the next poll).
+        Raises `Fenced` when the membership is void.
         """
 
     def seek(self, source: TopicPartition, offset: int) -> None:
-        """Deliver from `offset` on; starts a newly assigned partition."""
+        """Deliver from `offset` on; starts a newly assigned partition.
+
+        Raises `Fenced` when the partition is gone meanwhile.
+        """
 
     def pause(self, sources: Iterable[TopicPartition]) -> None:
         """Deliver nothing from these partitions, whose position and membership are kept."""

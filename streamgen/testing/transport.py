@@ -96,6 +96,7 @@ class MemoryTransport:
     def seek(self, source: TopicPartition, offset: int) -> None:
         self._check()
         if source not in self._position:
+            self._forget(self._position)
             raise Fenced(f"{source} is not assigned to this worker any more.")
         self._position[source] = offset
 
@@ -135,6 +136,7 @@ class MemoryTransport:
         self._raise_if_void()
         stale = offsets.keys() - self._position.keys()
         if stale:
+            self._forget(self._position)
             raise Fenced(f"{min(stale)} is not assigned to this worker any more.")
         fault = self._faults.popleft() if self._faults else None
         if fault is Fault.FENCED:
@@ -181,9 +183,13 @@ class MemoryTransport:
     def _raise_if_void(self) -> None:
         if self.log.owner.get(self.group) is not self or self._void:
             self._void = False
-            self._position, self._paused = {}, set()
-            self._to_assign = set(self._all)
+            self._forget(self._all)
             raise Fenced("Another worker of the group owns the partitions.")
+
+    def _forget(self, again: Iterable[TopicPartition]) -> None:
+        """Own nothing, and assign `again` at the next poll."""
+        self._to_assign |= set(again)
+        self._position, self._paused = {}, set()
 
     def _crash(self) -> None:
         self._crashed = True

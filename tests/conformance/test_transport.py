@@ -272,6 +272,17 @@ def test_seek_of_a_foreign_partition_is_fenced(world: World) -> None:
         transport.seek(TopicPartition(world.target, 0), 0)
 
 
+def test_after_a_fence_the_next_poll_assigns_again(world: World) -> None:
+    """Else a caller that dropped all its tasks would wait for them for ever."""
+    world.append(0, [b"a"])
+    transport = world.transport()
+    start(transport)
+    with pytest.raises(Fenced):
+        transport.seek(TopicPartition(world.target, 0), 0)
+    start(transport)
+    assert read(transport, 1) == [(0, 0, b"a")]
+
+
 def test_a_worker_that_stopped_is_followed_by_the_next(world: World) -> None:
     world.append(0, [b"a", b"b", b"c"])
     source = TopicPartition(world.source, 0)
