@@ -21,6 +21,9 @@ from streamgen.models.slab import Slab
 from streamgen.records import Columns, Floats, TopicPartition
 from streamgen.windows import Clock, Ticks
 
+# A model sees no larger value: the difference of two, and a multiple of it, must be finite.
+LARGEST = 1e300
+
 
 @dataclass(frozen=True, slots=True)
 class Results:
@@ -71,7 +74,8 @@ class Task:
             [rows[key] if key in rows else self._add(key) for key in columns.key], dtype=np.int64
         )
         ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
-        scores = self.model.run(self.slab, row_N, columns.value_ND, ticks, self._learners)
+        value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
+        scores = self.model.run(self.slab, row_N, value_ND, ticks, self._learners)
         p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
         verdicts = self._episodes.judge(self.slab, row_N, columns, scores, p_N, ranked_N, ticks)
         return Results(columns, scores, p_N, verdicts, ticks)

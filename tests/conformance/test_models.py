@@ -140,6 +140,15 @@ def test_no_value_spreads(name: str, bad: float) -> None:
     assert all(np.isfinite(values).all() for values in weights)
 
 
+def test_no_difference_of_values_spreads(name: str) -> None:
+    """Both are finite, and their difference is not."""
+    value_ND = stream()
+    value_ND[200:210, 0] = [1.7e308, -1.7e308] * 5
+    result = task(name).process(columns(value_ND))
+    assert not np.isnan(result.scores.surprise_NS[-100:]).any()
+    assert not np.isinf(result.scores.expected_ND).any()
+
+
 def test_constant_and_missing_columns(name: str) -> None:
     value_ND = stream()
     value_ND[:, 1] = 1e9
