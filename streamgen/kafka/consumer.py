@@ -22,6 +22,7 @@ from streamgen.records import RawBatch, TopicPartition
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_MS = 30_000
+METADATA_AGE_MS = 5_000
 
 
 class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped
@@ -65,6 +66,9 @@ class GroupConsumer:
                 auto_offset_reset="none",
                 partition_assignment_strategy=[CooperativeStickyAssignor],
                 allow_auto_create_topics=False,
+                # An assignor that lacks a topic's metadata gives nobody its partitions until the next
+                # refresh, which is 5 minutes away by default.
+                metadata_max_age_ms=METADATA_AGE_MS,
                 metrics_enabled=False,
             )
         reason = fastpath.check()
@@ -74,6 +78,10 @@ class GroupConsumer:
             log.warning("records are read one by one, which is slow: %s", reason)
         self._changes = _Changes(self._consumer)
         self._consumer.subscribe(self._topics, listener=self._changes)
+        with translated(f"looking for {', '.join(self._topics)}"):
+            # The metadata is there before the group is joined.
+            for topic in self._topics:
+                self._consumer.partitions_for_topic(topic)
         self._owned: set[TopicPartition] = set()  # as told to the caller
         self._sought: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()  # by the caller
