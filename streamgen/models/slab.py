@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamgen.errors import StateError
+
 ALIGN = 16  # float32 values in 64 bytes
 
 
@@ -79,7 +81,15 @@ class Slab:
         return stacked
 
     def load(self, stacked: Mapping[str, NDArray[Any]], size: int) -> None:
-        """Replace all learners by `size` others, as `rows` gave them."""
+        """Replace all learners by `size` others, as `rows` gave them. Raises `StateError`, and changes
+        nothing, when the fields are not these."""
+        wrong = self._unlike(stacked, size)
+        if wrong:
+            raise StateError(
+                f"The state is of another version of streamgen ({', '.join(wrong)} differ): run the version "
+                "that wrote it, or move its checkpoints away to learn again from the topic."
+            )
+        self.size = self._capacity = 0  # a row that is added later has its fill values, not an old row's
         self._reserve(max(size, 1))
         self.size = size
         for name, field in self.fields.items():
@@ -87,6 +97,12 @@ class Slab:
                 self._device[name][:size] = torch.from_numpy(np.array(stacked[name], dtype=np.float32))
             else:
                 self._host[name][:size] = stacked[name]
+
+    def _unlike(self, stacked: Mapping[str, NDArray[Any]], size: int) -> list[str]:
+        """Names of the fields that are not in both, or have another shape or type."""
+        mine = {name: ((size, *field.shape), field.dtype) for name, field in self.fields.items()}
+        theirs = {name: (array.shape, array.dtype.name) for name, array in stacked.items()}
+        return sorted(name for name in mine.keys() | theirs if mine.get(name) != theirs.get(name))
 
     @property
     def bytes_per_learner(self) -> int:
