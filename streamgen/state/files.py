@@ -54,7 +54,11 @@ class FileStore:
 
     def save(self, source: TopicPartition, checkpoint: Checkpoint) -> Path:
         """Store a checkpoint and drop all but the newest two of the task. Raises `StateError` when the
-        directory cannot be written; what was there before is then still whole."""
+        directory cannot be written; what was there before is then still whole.
+
+        Newest is what was written last, not what reaches furthest: a topic may be read again from an earlier
+        offset, or made anew.
+        """
         folder = self._directory / str(source)
         path = folder / f"{checkpoint.state.offset:020d}.safetensors"
         tensors = {name: np.ascontiguousarray(field) for name, field in checkpoint.state.fields.items()}
@@ -69,7 +73,7 @@ class FileStore:
             "sha256": _checksum(tensors),
             "made_with": made_with(),
             "about": dict(checkpoint.about),
-            "written": time.time(),
+            "written": (now := time.time_ns()) / 1e9,
         }
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
         try:
@@ -78,9 +82,10 @@ class FileStore:
                 file.write(save(tensors, metadata={"manifest": json.dumps(manifest)}))
                 file.flush()
                 os.fsync(file.fileno())
+            os.utime(temporary, ns=(now, now))  # the file system's own clock may tick too slowly
             temporary.replace(path)
             _sync(folder)
-            for old in sorted(_checkpoints(folder), reverse=True)[_KEPT:]:
+            for old in [other for other in _newest_first(folder) if other != path][_KEPT - 1 :]:
                 old.unlink(missing_ok=True)
         except OSError as error:
             with contextlib.suppress(OSError):  # a parent that is no folder
@@ -98,7 +103,7 @@ class FileStore:
         are damaged or of another format version.
         """
         damaged: StateError | None = None
-        for path in sorted(_checkpoints(self._directory / str(source)), reverse=True):
+        for path in _newest_first(self._directory / str(source)):
             if at_most is not None and int(path.stem) > at_most:
                 continue
             try:
@@ -159,6 +164,16 @@ def made_with() -> dict[str, str]:
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
     return (path for path in folder.glob("*.safetensors") if _NAME.match(path.name))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    def written(path: Path) -> tuple[int, str]:
+        try:
+            return path.stat().st_mtime_ns, path.name
+        except FileNotFoundError:  # another worker dropped it just now
+            return 0, path.name
+
+    return sorted(_checkpoints(folder), key=written, reverse=True)
 
 
 def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> str:

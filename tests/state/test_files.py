@@ -51,6 +51,18 @@ def test_the_newest_two_are_kept_and_the_newest_that_fits_is_found(tmp_path: Pat
     assert [one and one.state.offset for one in found] == [1000, 100, 100, None]
 
 
+def test_what_is_written_after_a_step_back_is_the_newest(tmp_path: Path) -> None:
+    """The log is read again from an earlier offset, or a shorter file is learned."""
+    store = FileStore(tmp_path)
+    for offset in (900, 1000, 30):
+        store.save(SOURCE, checkpoint(offset))
+    found = [store.latest(SOURCE, at_most) for at_most in (None, 1500, 29)]
+    assert [one and one.state.offset for one in found] == [30, 30, None]
+    store.save(SOURCE, checkpoint(40))
+    found = [store.latest(SOURCE, at_most) for at_most in (None, 39)]
+    assert [one and one.state.offset for one in found] == [40, 30]
+
+
 def test_a_damaged_checkpoint_falls_back_on_the_one_before(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.save(SOURCE, checkpoint(1))
