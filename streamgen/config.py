@@ -126,13 +126,21 @@ class WindowConfig(_Section):
     length: int = Field(
         default=16, ge=2, le=1024, description="Records in a window (the chunk of one update)."
     )
-    stride: int | None = Field(default=None, ge=1, description="Records between windows; null: the length.")
+    stride: int | None = Field(
+        default=None, ge=1, description="Records between windows, at most the length; null: the length."
+    )
     max_gap: PositiveDuration | None = Field(
         default=None, description="Largest gap in event time that a window may span; null: no limit."
     )
     restart_after: int = Field(
         default=8, ge=1, description="After this many late records in a row the key's clock restarts there."
     )
+
+    @model_validator(mode="after")
+    def _no_record_between_windows(self) -> Self:
+        if self.stride is not None and self.stride > self.length:
+            raise ValueError(f"stride is {self.stride}; allowed: at most the length, {self.length}")
+        return self
 
 
 class AnomalyConfig(_Section):

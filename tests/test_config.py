@@ -254,6 +254,7 @@ def test_a_mistake_at_the_top(file: Path, text: str, problem: str) -> None:
         ("features: []", "inputs[1].features is a list; allowed: at least 1 entry"),
         ("features: [a, b, a]", "the feature 'a' is named twice"),
         ("outputs: {scores: memory}", "the topic 'memory' has two uses"),
+        ("window: {length: 8, stride: 9}", "stride is 9; allowed: at most the length, 8"),
     ],
 )
 def test_a_mistake_in_an_input(file: Path, text: str, problem: str) -> None:

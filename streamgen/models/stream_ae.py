@@ -393,8 +393,8 @@ class StreamAE:
         keep = self.T - self.stride
         for name in self._WINDOW:
             window = slab.tensor(name)[row]
-            window[: max(keep, 0)] = window[self.stride :].clone()
-        slab.host("window_fill")[row] = max(keep, 0)
+            window[:keep] = window[self.stride :].clone()
+        slab.host("window_fill")[row] = keep
         return loss if done else None
 
     _WINDOW = ("window_hidden_TH", "window_skip_T2D", "window_input_TI", "window_target_TD", "window_seen_TD")
