@@ -39,7 +39,8 @@ class Pins(Protocol):
 class KafkaPins:
     """The application's pins in Kafka, read and written on demand; a pin never changes once it stands.
 
-    Raises `BrokerUnavailable`, `PermissionDenied`, or `StateError` for a pin of an unknown version.
+    Raises `BrokerUnavailable`, `PermissionDenied`, `TopicError` when the topic is not compacted, or
+    `StateError` for a pin of an unknown version.
     """
 
     def __init__(self, kafka: KafkaConfig, application_id: str) -> None:
@@ -84,11 +85,11 @@ class KafkaPins:
         from kafka import TopicPartition as ClientPartition
 
         from streamgen.kafka.client import client_settings, translated
-        from streamgen.kafka.topics import NewTopic, create_topics
+        from streamgen.kafka.topics import ensure_compacted
 
         topic = state_topic(self._application)
         if not self._topic_is_there:
-            create_topics(self._kafka, [NewTopic(topic, settings={"cleanup.policy": "compact"})])
+            ensure_compacted(self._kafka, topic)
             self._topic_is_there = True
         settings = client_settings(self._kafka) | {"enable_auto_commit": False, "metrics_enabled": False}
         partition = ClientPartition(topic, PARTITION)

@@ -60,6 +60,22 @@ def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
         return _create(admin, topics)
 
 
+def ensure_compacted(kafka: KafkaConfig, topic: str) -> None:
+    """Make a topic that keeps the newest record of each key for good, unless it is there.
+
+    Raises `TopicError` when it is there and forgets, `PermissionDenied`, or `BrokerUnavailable`.
+    """
+    with _admin(kafka) as admin:
+        if _create(admin, [NewTopic(topic, settings={"cleanup.policy": "compact"})]):
+            return
+        policy = _settings(admin, topic).get("cleanup.policy", "compact")
+    if policy != "compact":
+        raise TopicError(
+            f"The topic {topic} has the cleanup.policy {policy}: Kafka would delete from it where each input "
+            "began, and records would be lost. Set it to compact, or choose another application_id."
+        )
+
+
 def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
     """How many partitions a topic has; None: it does not exist.
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from streamgen.config import KafkaConfig
-from streamgen.errors import StateError
+from streamgen.errors import StateError, TopicError
 from streamgen.kafka.pins import KafkaPins, decode_value, state_topic
 from streamgen.kafka.producer import TransactionalProducer
+from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.records import OutputBatch, TopicPartition
 
 
@@ -60,3 +61,14 @@ def test_other_records_of_the_state_topic_are_left_alone(
 def test_a_pin_of_another_version_is_named(encoded: bytes) -> None:
     with pytest.raises(StateError, match="orders"):
         decode_value(b'["pin","orders","a"]', encoded)
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+def test_a_topic_that_forgets_is_refused(
+    kafka: KafkaConfig, fresh: Callable[[str], str], policy: str
+) -> None:
+    """Without its pins a worker that began at the end of the log would begin there again."""
+    app = fresh("app")
+    create_topics(kafka, [NewTopic(state_topic(app), settings={"cleanup.policy": policy})])
+    with pytest.raises(TopicError, match=rf"{app}-state has the cleanup\.policy"):
+        KafkaPins(kafka, app).get("orders", "start")
