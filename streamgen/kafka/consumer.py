@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -31,8 +32,8 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client i
 
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
-        self.revoked: set[TopicPartition] = set()
-        self.lost: set[TopicPartition] = set()
+        # Was it lost (or given up)? Which? A queue: two threads may not replace one another's sets.
+        self.gone: deque[tuple[bool, TopicPartition]] = deque()
 
     def on_partitions_assigned(self, assigned: Iterable[ClientPartition]) -> None:
         for partition in assigned:
@@ -41,10 +42,10 @@ class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client i
             self.consumer.seek(partition, 0)
 
     def on_partitions_revoked(self, revoked: Iterable[ClientPartition]) -> None:
-        self.revoked |= {TopicPartition(*partition) for partition in revoked}
+        self.gone.extend((False, TopicPartition(*partition)) for partition in revoked)
 
     def on_partitions_lost(self, lost: Iterable[ClientPartition]) -> None:
-        self.lost |= {TopicPartition(*partition) for partition in lost}
+        self.gone.extend((True, TopicPartition(*partition)) for partition in lost)
 
 
 class GroupConsumer:
@@ -202,9 +203,9 @@ class GroupConsumer:
 
     def _take_changes(self) -> tuple[frozenset[TopicPartition], ...]:
         """What was assigned, revoked and lost since the last call; a partition may be in two of them."""
-        lost = frozenset(self._changes.lost & self._owned)
-        revoked = frozenset(self._changes.revoked & self._owned) - lost
-        self._changes.lost, self._changes.revoked = set(), set()
+        taken = [self._changes.gone.popleft() for _ in range(len(self._changes.gone))]
+        lost = frozenset(source for was_lost, source in taken if was_lost and source in self._owned)
+        revoked = frozenset(source for _, source in taken if source in self._owned) - lost
         for gone in (self._owned, self._sought, self._paused):
             gone -= lost | revoked
         assigned = frozenset(TopicPartition(*p) for p in self._consumer.assignment()) - self._owned

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka import consumer as consumer_module
@@ -197,3 +198,31 @@ def test_a_record_that_a_topic_refuses_is_said_so(rig: Rig, first: int) -> None:
     batch.timestamp[first] = int((time.time() + 100 * 3600) * 1000)
     with pytest.raises(StopError, match=f"{rig.output} refused a record"):
         worker.publish([batch], {})
+
+
+def test_a_partition_taken_while_the_changes_are_read_is_told(rig: Rig) -> None:
+    """The client's thread tells them at any time; one that is missed would be committed by two workers."""
+    worker = rig.worker()
+    rig.join(worker)
+    group = worker._consumer
+    landed: list[bool] = []
+
+    class Interrupted(set[Any]):
+        def land(self) -> None:
+            if not landed:
+                landed.append(True)
+                group._changes.on_partitions_revoked([ClientPartition(*rig.input)])
+
+        def __rand__(self, other: Any) -> Any:
+            found = set(other) & set(self)
+            self.land()
+            return found
+
+        def __contains__(self, source: object) -> bool:
+            self.land()
+            return super().__contains__(source)
+
+    group._owned = Interrupted(group._owned)
+    group._changes.on_partitions_revoked([ClientPartition(*rig.output)])  # something to look for
+    rig.wait(lambda: rig.input in rig.poll(worker).revoked, seconds=3)
+    assert landed
