@@ -215,7 +215,8 @@ def test_a_partition_taken_while_the_changes_are_read_is_told(rig: Rig) -> None:
 
         def __rand__(self, other: Any) -> Any:
             found = set(other) & set(self)
-            self.land()
+            if other:
+                self.land()
             return found
 
         def __contains__(self, source: object) -> bool:
