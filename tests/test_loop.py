@@ -436,3 +436,29 @@ def test_a_partition_that_is_gone_before_it_was_opened_stops_nothing(
     for _ in range(50):
         loop.turn()
     assert outputs(log) == uninterrupted
+
+
+def test_what_is_learned_does_not_depend_on_when_the_schema_was_known(tmp_path: Path) -> None:
+    """A replay knows the features from the start; what was dead before they were known stays dead."""
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 2)
+    log.append("in", b'{"x": 1e999, "y": 1}', key=b"k", partition=1)
+    settings = {"commit_interval_ms": 0}
+    loop, _ = loop_over(log, tmp_path, **settings)
+    loop.turn()
+    log.append("in", b'{"y": 1}', key=b"k", partition=0)
+    loop.turn()
+    log.append("in", b'{"y": 2}', key=b"k", partition=1)
+    loop.turn()
+    source = log.partitions("in")[1]
+    again, _ = loop_over(log, tmp_path, **settings)  # nothing was stored: it replays
+    for _ in range(3):
+        again.turn()
+    one, other = loop.pipelines[source].task, again.pipelines[source].task
+    assert one is not None
+    assert other is not None
+    here, there = one.state(0).fields, other.state(0).fields
+    assert {name: field.tobytes() for name, field in here.items()} == {
+        name: field.tobytes() for name, field in there.items()
+    }

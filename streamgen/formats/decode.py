@@ -191,7 +191,8 @@ class Decoder:
 
 def discover(config: InputConfig, raw: RawBatch) -> tuple[str, ...] | None:
     """The features of a topic: those configured, or else of the first usable record of this batch its
-    numeric and boolean fields in order of appearance, without the key and timestamp fields.
+    numeric and boolean fields in order of appearance, without the key and timestamp fields. A record counts
+    as usable here when it is with some of these fields.
 
     None when no record is usable; ask again with a later batch, and pin the answer. Raises ConfigError.
     """
@@ -220,13 +221,25 @@ def _judge(config: InputConfig, raw: RawBatch) -> tuple[tuple[str, ...] | None, 
                 fields = record_format.fields(record_format.parse(value))
             except ValueError:
                 fields = ()  # the decoder will say why
-            names = [name for name, other in fields if type(other) in _NUMERIC and name not in excluded]
-            features = tuple(dict.fromkeys(names))
+            numbers = {name: other for name, other in fields if type(other) in _NUMERIC}
+            features = tuple(name for name in numbers if name not in excluded)
+            # Where another partition was first, its features stand: one that is infinite here may not be
+            # among them.
+            finite = tuple(name for name in features if _is_finite(numbers[name]))
+            if finite != features and not Decoder(config, finite).decode(_row(raw, n)).dead:
+                return features, dead
         decoded = Decoder(config, features).decode(_row(raw, n))
         if not decoded.dead:
             return features, dead
         dead.append(decoded.dead[0]._replace(n=n))
     return None, dead
+
+
+def _is_finite(number: Any) -> bool:
+    try:
+        return not math.isinf(number)
+    except OverflowError:  # an int beyond float64
+        return False
 
 
 def _row(raw: RawBatch, n: int) -> RawBatch:
