@@ -30,7 +30,7 @@ log = structlog.get_logger()
 POLL_RECORDS = 2000  # the most that one poll brings
 SLICE_RECORDS = 64  # processed between looks at the clock
 MAX_QUEUED = 4000  # a partition with more waiting is paused: it keeps its place in the group
-MAX_PENDING = 5000  # results that one transaction may hold
+MAX_PENDING = 5000  # records that wait for one transaction
 IDLE_S = 0.2  # the longest wait of a poll
 LAG_S = 5.0  # between looks at the ends of the partitions
 BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
@@ -233,7 +233,7 @@ class Loop:
     # --- results
 
     def _due(self) -> bool:
-        if sum(p.pending_results for p in self.pipelines.values()) >= MAX_PENDING:
+        if sum(p.pending_records for p in self.pipelines.values()) >= MAX_PENDING:
             return True
         waited = None if self._waiting_since is None else self._clock() - self._waiting_since
         return waited is not None and waited * 1000 >= self._config.commit_interval_ms
@@ -280,7 +280,8 @@ class Loop:
         if isinstance(error, PublishAborted):
             self._metrics.aborted()
         self._health.broker(self._failures < 3)
-        longest = min(BACKOFF_S[0] * 2**self._failures, BACKOFF_S[1])
+        # Bounded: an outage of an hour fails a thousand times, and 2¹⁰²⁴ is no float.
+        longest = min(BACKOFF_S[0] * 2 ** min(self._failures, 16), BACKOFF_S[1])
         # Jitter keeps a fleet from coming back all at once; it decides when, never what.
         wait = random.uniform(longest / 2, longest)
         log.warning("not published; the results are kept", reason=str(error), again_in_s=round(wait, 2))

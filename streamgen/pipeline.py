@@ -31,8 +31,8 @@ class Pipeline:
     """A task with its queue before it and its results after it.
 
     `position` is the next offset to process, `committed` the group's committed offset as last known;
-    results from `publish_from` on are published. `features` None: discovered at the first usable record
-    and given to `pin`, which answers with the ones that stand for the topic.
+    results from `publish_from` on are published. Without `start` the features are discovered at the first
+    usable record and given to `pin`, which answers with the ones that stand for the topic.
     """
 
     def __init__(
@@ -60,9 +60,9 @@ class Pipeline:
         self._queue: deque[RawBatch] = deque()
         self.queued = 0
 
-    def start(self, features: tuple[str, ...], task: Task | None = None) -> None:
-        """Fix the features; `task` is a restored one."""
-        self.task = task or self._make_task(features)
+    def start(self, features: tuple[str, ...]) -> None:
+        """Fix the features, before the first record or when they are discovered."""
+        self.task = self._make_task(features)
         self._decoder = Decoder(self.config, features)
 
     def feed(self, raw: RawBatch) -> None:
@@ -103,6 +103,11 @@ class Pipeline:
     def replaying(self) -> int:
         """Offsets left to replay in silence before the partition is live."""
         return max(0, self.committed - self.position)
+
+    @property
+    def pending_records(self) -> int:
+        """Records to publish: results, episodes and dead letters."""
+        return sum(map(len, self.pending))
 
     @property
     def uncommitted(self) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamgen import loop as loop_module
 from streamgen.config import Config
 from streamgen.errors import BrokerUnavailable, StateError
 from streamgen.health import Health
@@ -462,3 +463,24 @@ def test_what_is_learned_does_not_depend_on_when_the_schema_was_known(tmp_path: 
     assert {name: field.tobytes() for name, field in here.items()} == {
         name: field.tobytes() for name, field in there.items()
     }
+
+
+def test_an_outage_of_hours_is_waited_out(tmp_path: Path, uninterrupted: dict[str, list[LogRecord]]) -> None:
+    log = filled()
+    loop = unlucky_loop(log, tmp_path, silent=tuple(range(1, 1200)))
+    loop.run(until_read(loop, log))
+    assert outputs(log) == uninterrupted
+
+
+def test_dead_letters_do_not_pile_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "MAX_PENDING", 50)
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 1)
+    for n in range(300):
+        log.append("in", b"{", timestamp_ms=n)
+    loop, transport = loop_over(log, tmp_path, polls=[60], commit_interval_ms=1_000_000)
+    for _ in range(6):
+        loop.turn()
+    assert len(log.records("in.dlq")) == 300
+    assert transport.published == 5
