@@ -8,7 +8,7 @@ differently when a vector starts elsewhere, and a learner's result must not depe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,14 +63,6 @@ class Slab:
             self._reserve(2 * self._capacity)
         self.size += 1
         return self.size - 1
-
-    def row(self, row: int) -> Iterator[tuple[str, NDArray[Any]]]:
-        """The fields of one learner, in declaration order, as copies on the host."""
-        for name, field in self.fields.items():
-            if field.on_device:
-                yield name, self._device[name][row].cpu().numpy().copy()
-            else:
-                yield name, np.array(self._host[name][row])
 
     def rows(self) -> dict[str, NDArray[Any]]:
         """Copies of all fields, [M, ...] each."""
