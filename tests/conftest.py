@@ -11,12 +11,19 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from streamgen.config import KafkaConfig
     from streamgen.kafka.broker import EmbeddedBroker
 
 _numbers = itertools.count()
+
+# The same examples each time, so that a red run is one that the change made. To look for new ones:
+# pytest --hypothesis-profile=search
+settings.register_profile("fixed", derandomize=True)
+settings.register_profile("search", max_examples=2000)
+settings.load_profile("fixed")
 
 
 @pytest.fixture(scope="session")

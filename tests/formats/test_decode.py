@@ -506,8 +506,19 @@ def test_any_bytes_end_in_columns_or_dead_once(
     before = unusable_before_discovery(settings, raw)
     assert [letter.n for letter in before] == list(range(len(before)))
     assert (found is None) == (len(before) == len(raw))
-    if found is not None:
-        assert len(Decoder(settings, found).decode(raw).columns) > 0
+    if found is not None:  # the record that decided is usable with some of them, if not with all
+        tried = [found, *((name,) for name in found if settings.features is None)]
+        assert any(len(Decoder(settings, some).decode(raw).columns) for some in tried)
+
+
+def test_a_record_of_which_one_number_is_finite_decides() -> None:
+    raw = batch([b'{"a": {"a": false, "b": %d}}' % 10**400, b'{"a": {"b": 1}}'])
+    assert unusable_before_discovery(config(), raw) == []
+    found = discover(config(), raw)
+    assert found == ("a.a", "a.b")
+    decoded = Decoder(config(), found).decode(raw)
+    assert [letter.n for letter in decoded.dead] == [0]
+    assert decoded.columns.raw_N.tolist() == [1]
 
 
 @settings(max_examples=300, deadline=None)

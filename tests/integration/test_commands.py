@@ -88,7 +88,8 @@ def test_watch_shows_the_newest_score_of_each_key(
     cli: Callable[..., Said], kafka: KafkaConfig, fresh: Callable[[str], str]
 ) -> None:
     name = fresh("watched")
-    create_topics(kafka, [NewTopic(f"{name}.scores", 2, settings={"retention.ms": "-1"})])
+    # One partition: between partitions there is no order, and so no newest score.
+    create_topics(kafka, [NewTopic(f"{name}.scores", 1, settings={"retention.ms": "-1"})])
     scores = [score("x", 0.5, False), score("y", 0.25, False), score("x", 0.00001, True), {"no": "score"}]
     assert cli("replay", lines(Path("s.jsonl"), scores), "--topic", f"{name}.scores")[0] == 0
     code, out, _ = cli("watch", name, "--for", 1.5, "--from-start")
