@@ -236,14 +236,17 @@ class InputConfig(_Section):
     def dlq_topic(self) -> str:
         return self.outputs.dlq or f"{self.topic}.dlq"
 
-    def fingerprint(self, seed: int, features: tuple[str, ...]) -> str:
-        """Names all that changes learning; a checkpoint of another fingerprint is refused."""
-        learning = self.model_dump(
-            mode="json",
-            include={"format", "key", "timestamp", "window", "max_bytes", "model", "topic"},
+    def learning(self, seed: int, features: tuple[str, ...]) -> dict[str, Any]:
+        """All that changes learning, as JSON: what the state of one configuration is worth to another."""
+        kept = self.model_dump(
+            mode="json", include={"format", "key", "timestamp", "window", "max_bytes", "model", "topic"}
         )
-        learning["seed"], learning["features"] = seed, list(features)
-        return hashlib.sha256(json.dumps(learning, sort_keys=True).encode()).hexdigest()[:16]
+        return {**kept, "seed": seed, "features": list(features)}
+
+    def fingerprint(self, seed: int, features: tuple[str, ...]) -> str:
+        """A hash of `learning`; a checkpoint of another fingerprint is refused."""
+        learning = json.dumps(self.learning(seed, features), sort_keys=True)
+        return hashlib.sha256(learning.encode()).hexdigest()[:16]
 
 
 class StateConfig(_Section):

@@ -89,11 +89,11 @@ class OnlineModel(Protocol):
         `learners[row]` names a row. The split of records into calls changes no bit of any result.
         """
 
-    def collect(self, slab: Slab) -> None:
-        """Write into the rows whatever the model keeps elsewhere, before the rows are copied."""
+    def collect(self, slab: Slab, row: int) -> None:
+        """Write into the row whatever the model keeps of it elsewhere, before the row is copied."""
 
-    def adopt(self, slab: Slab, learners: Sequence[Learner]) -> None:
-        """Take up rows that were loaded: undo of `collect`. `learners[row]` names a row."""
+    def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
+        """Take up a row that was loaded: undo of `collect`."""
 
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """[count, length, D] sequences that go on from the learner's state, in input units."""

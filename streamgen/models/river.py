@@ -90,23 +90,22 @@ class RiverDetector:
                 updates[row] += 1
         return scores
 
-    def collect(self, slab: Slab) -> None:
+    def collect(self, slab: Slab, row: int) -> None:
         """See `OnlineModel.collect`."""
-        mass = slab.host("mass_RV2")
-        for row, trees in self._live.items():
-            mass[row] = [[(node.r_mass, node.l_mass) for node in tree.iter_dfs()] for tree in trees.trees]
+        trees = self._live[row].trees
+        slab.host("mass_RV2")[row] = [
+            [(node.r_mass, node.l_mass) for node in tree.iter_dfs()] for tree in trees
+        ]
 
-    def adopt(self, slab: Slab, learners: Sequence[Learner]) -> None:
+    def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
         """See `OnlineModel.adopt`."""
-        mass, updates = slab.host("mass_RV2"), slab.host("updates")
-        self._live = {}
-        for row, learner in enumerate(learners):
-            trees = self._live[row] = self._plant(learner)
-            for tree, mass_V2 in zip(trees.trees, mass[row].tolist(), strict=True):
-                for node, (full, open_) in zip(tree.iter_dfs(), mass_V2, strict=True):
-                    node.r_mass, node.l_mass = int(full), int(open_)
-            trees.counter = int(updates[row]) % self.settings.window_size
-            trees._first_window = bool(updates[row] < self.settings.window_size)
+        updates = int(slab.host("updates")[row])
+        trees = self._live[row] = self._plant(learner)
+        for tree, mass_V2 in zip(trees.trees, slab.host("mass_RV2")[row].tolist(), strict=True):
+            for node, (full, open_) in zip(tree.iter_dfs(), mass_V2, strict=True):
+                node.r_mass, node.l_mass = int(full), int(open_)
+        trees.counter = updates % self.settings.window_size
+        trees._first_window = updates < self.settings.window_size
 
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """River's detectors have no distribution to draw from. Raises `InputError`."""

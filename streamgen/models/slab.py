@@ -64,37 +64,29 @@ class Slab:
         self.size += 1
         return self.size - 1
 
-    def rows(self) -> dict[str, NDArray[Any]]:
-        """Copies of all fields, [M, ...] each."""
-        stacked: dict[str, NDArray[Any]] = {}
-        for name, field in self.fields.items():
-            whole = self._device[name][: self.size].cpu().numpy() if field.on_device else self._host[name]
-            stacked[name] = np.array(whole[: self.size])
-        return stacked
+    def row(self, row: int) -> dict[str, NDArray[Any]]:
+        """Copies of all fields of one learner."""
+        return {
+            name: np.array(self._device[name][row].cpu().numpy() if field.on_device else self._host[name][row])
+            for name, field in self.fields.items()
+        }
 
-    def load(self, stacked: Mapping[str, NDArray[Any]], size: int) -> None:
-        """Replace all learners by `size` others, as `rows` gave them. Raises `StateError`, and changes
-        nothing, when the fields are not these."""
-        wrong = self._unlike(stacked, size)
-        if wrong:
+    def load(self, row: int, learner: Mapping[str, NDArray[Any]]) -> None:
+        """Replace one learner by another that `row` gave. Raises `StateError`, and changes nothing, when the
+        fields are not these."""
+        mine = {name: (field.shape, field.dtype) for name, field in self.fields.items()}
+        theirs = {name: (array.shape, array.dtype.name) for name, array in learner.items()}
+        if mine != theirs:
+            wrong = sorted(name for name in mine.keys() | theirs if mine.get(name) != theirs.get(name))
             raise StateError(
                 f"The state is of another version of streamgen ({', '.join(wrong)} differ): run the version "
-                "that wrote it, or move its checkpoints away to learn again from the topic."
+                "that wrote it, or learn again from the topic (streamgen state rebuild)."
             )
-        self.size = self._capacity = 0  # a row that is added later has its fill values, not an old row's
-        self._reserve(max(size, 1))
-        self.size = size
         for name, field in self.fields.items():
             if field.on_device:
-                self._device[name][:size] = torch.from_numpy(np.array(stacked[name], dtype=np.float32))
+                self._device[name][row] = torch.from_numpy(np.array(learner[name], dtype=np.float32))
             else:
-                self._host[name][:size] = stacked[name]
-
-    def _unlike(self, stacked: Mapping[str, NDArray[Any]], size: int) -> list[str]:
-        """Names of the fields that are not in both, or have another shape or type."""
-        mine = {name: ((size, *field.shape), field.dtype) for name, field in self.fields.items()}
-        theirs = {name: (array.shape, array.dtype.name) for name, array in stacked.items()}
-        return sorted(name for name in mine.keys() | theirs if mine.get(name) != theirs.get(name))
+                self._host[name][row] = learner[name]
 
     @property
     def bytes_per_learner(self) -> int:

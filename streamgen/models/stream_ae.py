@@ -246,11 +246,11 @@ class StreamAE:
                     scores.seconds.append(perf_counter() - began)
         return scores
 
-    def collect(self, slab: Slab) -> None:
-        """All state is in the rows."""
+    def collect(self, slab: Slab, row: int) -> None:
+        """All state is in the row."""
 
-    def adopt(self, slab: Slab, learners: Sequence[Learner]) -> None:
-        """All state is in the rows."""
+    def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
+        """All state is in the row."""
 
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """[count, length, D] samples that go on from the carried state, in input units.
