@@ -18,13 +18,15 @@ from streamgen.health import Health, HealthServer
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.reach import reach
-from streamgen.kafka.topics import ensure_topics
+from streamgen.kafka.topics import ensure_state_topic, ensure_topics
 from streamgen.log import set_up_logging
 from streamgen.loop import Loop
 from streamgen.metrics import Metrics
 from streamgen.models import settings
 from streamgen.models.device import use_device
 from streamgen.state.files import FileStore
+from streamgen.state.on_kafka import KafkaStore
+from streamgen.state.store import Store
 
 log = structlog.get_logger()
 
@@ -46,7 +48,7 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
     set_up_logging(secrets=_secrets(config))
     with worker_name(Path(config.state.directory), worker_id) as name:
         reach(config.kafka)
-        made = ensure_topics(config)
+        made = ensure_topics(config) + ensure_state_topic(config)
         if made:
             log.info("topics made", topics=made)
         device = use_device(config.device)
@@ -56,7 +58,7 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
                 config,
                 KafkaTransport(config, [source.topic for source in config.inputs], name),
                 KafkaPins(config.kafka, config.application_id),
-                FileStore(config.state.directory),
+                _store(config),
                 metrics,
                 health,
                 device,
@@ -65,6 +67,12 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
             log.info("worker started", worker=name, device=device, metrics=address)
             loop.run(stopping)
             log.info("worker ended", worker=name)
+
+
+def _store(config: Config) -> Store:
+    if config.state.store == "kafka":
+        return KafkaStore(config.kafka, config.application_id)
+    return FileStore(config.state.store)
 
 
 def _server(

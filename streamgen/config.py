@@ -80,6 +80,17 @@ class KafkaConfig(_Section):
         default=True, description="Whether the broker's certificate must name its host."
     )
 
+    static_membership: bool = Field(
+        default=False,
+        description="Whether a worker that comes back within the session timeout under its --worker-id keeps "
+        "its partitions without a rebalance (KIP-345).",
+    )
+    session_timeout_ms: int = Field(
+        default=45_000,
+        ge=1_000,
+        description="A worker that is not heard of for so long loses its partitions.",
+    )
+
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> Self:
         if self.security_protocol.startswith("SASL_"):
@@ -185,6 +196,11 @@ class InputConfig(_Section):
     publish_from: str = Field(
         default="first", description="first, now, or a time: learn silently before it, publish from it on."
     )
+    on_log_gap: Literal["fail", "continue"] = Field(
+        default="fail",
+        description="When the topic no longer has records that are needed (retention, or it was made anew): "
+        "stop and say what is lost, or go on without them.",
+    )
     model: dict[str, Any] = Field(
         default={"name": "stream_ae"}, description="Model name and its settings (docs/models.md)."
     )
@@ -252,8 +268,13 @@ class InputConfig(_Section):
 class StateConfig(_Section):
     """Checkpoints."""
 
+    store: str = Field(
+        default="kafka",
+        description="kafka: the compacted topic <application_id>-state; or a directory or fsspec URL "
+        "(file://, s3://) that all workers share.",
+    )
     directory: str = Field(
-        default="streamgen-state", description="Where checkpoints are kept, one folder a task."
+        default="streamgen-state", description="Local folder of this machine's workers, for their names."
     )
     every_records: int = Field(default=50_000, ge=1, description="Records of a task between checkpoints.")
     every_seconds: float = Field(default=60.0, gt=0, description="Seconds between checkpoints of a task.")

@@ -13,6 +13,7 @@
         ├── TopicError            a topic is missing, compacted, or has the wrong partition count
         ├── PermissionDenied      the broker refused a right
         ├── StateError            a checkpoint is damaged, foreign or of an unknown version
+        ├── LogGap                the topic no longer has records that are needed
         └── MissingDependency     an optional package is not installed
 
 Every message is one sentence or two: what is wrong, where, and what to do. The command line prints
@@ -72,6 +73,10 @@ class PermissionDenied(StopError):
 
 class StateError(StopError):
     """A checkpoint is damaged, foreign or of an unknown version."""
+
+
+class LogGap(StopError):
+    """The topic no longer has records that are needed: retention took them, or it was made anew."""
 
 
 class MissingDependency(StopError):

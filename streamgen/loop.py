@@ -10,20 +10,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
+from streamgen.checkpoints import Checkpoints, StoreFenced
 from streamgen.config import Config, InputConfig
-from streamgen.errors import OutcomeUnknown, PublishAborted, ReopenError, RetryError, StateError
+from streamgen.errors import LogGap, OutcomeUnknown, PublishAborted, ReopenError, RetryError
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
 from streamgen.learners.task import Task
 from streamgen.metrics import Metrics
+from streamgen.opening import Opened, Opening
 from streamgen.pipeline import Pipeline
 from streamgen.positions import Positions
 from streamgen.records import TopicPartition
-from streamgen.state.files import Checkpoint, FileStore
+from streamgen.state.store import Store
 
 log = structlog.get_logger()
 
@@ -34,6 +37,10 @@ MAX_PENDING = 5000  # records that wait for one transaction
 IDLE_S = 0.2  # the longest wait of a poll
 LAG_S = 5.0  # between looks at the ends of the partitions
 BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
+BUSY_S = 0.005  # the longest wait of a poll while state is copied or partitions are given up
+LEAVE_S = 5.0  # the longest that a partition that was revoked waits for its checkpoint
+FINISH_S = 25.0  # the longest that a worker that was told to end waits for checkpoints
+THREADS = 4  # tasks that are opened or stored at once, beside the loop
 
 
 class Loop:
@@ -47,25 +54,29 @@ class Loop:
         config: Config,
         transport: Transport,
         pins: Pins,
-        store: FileStore,
+        store: Store,
         metrics: Metrics,
         health: Health,
         device: str = "cpu",
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        background: Executor | None = None,
     ) -> None:
-        self._config, self._transport, self._store = config, transport, store
+        self._config, self._transport = config, transport
         self._pins, self._metrics, self._health = pins, metrics, health
         self._device, self._clock, self._sleep = device, clock, sleep
         self._inputs = {one.topic: one for one in config.inputs}
         self._positions = Positions(transport, pins)
+        self._background = background or ThreadPoolExecutor(THREADS, "streamgen-state")
+        self._opening = Opening(store, config.seed, device, self._background)
+        self._checkpoints = Checkpoints(config.state, config.seed, metrics, self._background, clock)
         self.pipelines: dict[TopicPartition, Pipeline] = {}
-        self._to_open: set[TopicPartition] = set()  # assigned, and not opened yet
+        self._to_open: set[TopicPartition] = set()  # assigned, and not begun to open
+        self._leaving: dict[TopicPartition, float] = {}  # revoked; until when they may wait
         self._paused: set[TopicPartition] = set()
         self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
-        self._checkpointed: dict[TopicPartition, tuple[int, float]] = {}  # offset, when
         self._lag_at = -LAG_S
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -75,82 +86,130 @@ class Loop:
                 self.turn()
             self.finish()
         finally:
+            self._drop([*self.pipelines, *self._to_open, *self._opening])
+            self._background.shutdown(wait=True)
             self._transport.close()
 
     def turn(self) -> None:
         """One turn:
 
         1. Poll: records, and the partitions that came and went.
-        2. Drop the tasks that are another worker's now, and queue the records of the others.
-        3. Open new tasks where their state left off; a partition that is far behind is paused, so that
-           polling stays quick.
+        2. Drop the tasks that are another worker's now, process no more of those to be given up, and queue
+           the records of the others.
+        3. Open new tasks where their state left off, in the background; a partition that is far behind is
+           paused, so that polling stays quick.
         4. Process the queues in small steps until a commit is due: decode, score, learn, encode.
         5. When the oldest result has waited `commit_interval_ms`: one transaction of all results, dead
            letters and positions.
-        6. Checkpoint the tasks that are due, at the offset just committed.
+        6. Checkpoint the tasks that are due, at the offset just committed: copy their state little by little,
+           while the background stores it.
+        7. Give up the partitions that were revoked, when they are committed and stored.
         """
         self._health.turn()
         try:
             polled = self._transport.poll(self._patience(), POLL_RECORDS)
             if polled.assigned or polled.revoked or polled.lost:
                 self._metrics.rebalanced()
-            self._drop(polled.revoked | polled.lost)
+            self._drop(polled.lost)
+            self._leave(polled.revoked)
             # Before anything that can fail: the client has moved on past these records.
             for raw in polled.batches:
                 if raw.source in self.pipelines:
                     self.pipelines[raw.source].feed(raw)
             self._to_open |= polled.assigned
-            for source in sorted(self._to_open):
-                self._open(source)
-                self._to_open.discard(source)
+            for source, first in polled.gaps.items():
+                self._skip(source, first)
+            self._open()
             if self._in_doubt:
                 self._ask()
             self._process()
             self._pause_and_resume()
-            if self._due():
+            if self._due() or self._leaving:
                 self._commit()
-                self._checkpoint(self._due_for_checkpoint())
+            self._checkpoints.turn(self.pipelines, now=self._leaving)
+            self._give_up()
             self._tell()
+        except StoreFenced as error:
+            # Whether the partition is still ours the next polls tell; its state is to be read again.
+            log.warning("the task's state was taken over; opening it again", reason=str(error))
+            self._drop([error.source])
+            self._to_open.add(error.source)
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
-            self._drop(list(self.pipelines))
+            self._drop([*self.pipelines, *self._to_open, *self._opening])
         except RetryError as error:
+            self._release(list(self._leaving))  # what was to be given up waits for nobody
             self._back_off(error)
 
     def finish(self) -> None:
-        """Commit what is pending and checkpoint, for a clean end. What cannot be committed now is done
-        again by the next owner."""
+        """Commit what is pending and checkpoint, for a clean end. What cannot be committed or stored now is
+        done again by the next owner."""
+        end = self._clock() + FINISH_S
         try:
             while any(p.uncommitted for p in self.pipelines.values()) and self._failures < 5:
                 try:
                     self._commit()
                 except RetryError as error:
                     self._back_off(error)
-            self._checkpoint(self.pipelines)
+            tried: set[TopicPartition] = set()
+            while self._clock() < end:
+                left = {s for s, p in self.pipelines.items() if self._checkpoints.wanted(s, p)}
+                if not left - tried and not self._checkpoints.busy:
+                    break
+                tried |= self._checkpoints.turn(self.pipelines, now=left - tried)
+                self._sleep(BUSY_S)
         except ReopenError as error:
             log.warning("another worker has the tasks", reason=str(error))
 
     # --- partitions come and go
 
-    def _open(self, source: TopicPartition) -> None:
+    def _open(self) -> None:
         """Restore the newest state at or before the committed offset, and go on from there in silence."""
-        config = self._inputs[source.topic]
-        begun = self._positions.of(source, config)
-        checkpoint = self._store.latest(source, at_most=begun.committed)
-        pinned = self._pins.get(source.topic, "features")
-        position = checkpoint.state.offset if checkpoint else begun.start
+        for source in sorted(self._to_open):
+            config = self._inputs[source.topic]
+            begun = self._positions.of(source, config)
+            if begun.remade:
+                self._judge_gap(
+                    config,
+                    f"The topic {source.topic} was deleted and made again since offset {begun.lost_at} of "
+                    f"{source} was committed: what was learned is of the old one, and what that had beyond "
+                    "the offset is lost.",
+                )
+            pinned = self._pins.get(begun.topic, "features")
+            self._opening.begin(source, config, begun, None if pinned is None else tuple(pinned))
+            self._to_open.discard(source)
+        failed: RetryError | ReopenError | None = None
+        for source, future in self._opening.done():
+            try:
+                opened = future.result()
+            except (RetryError, ReopenError) as error:
+                log.warning("a task could not be opened", source=str(source), reason=str(error))
+                self._to_open.add(source)
+                failed = error
+            else:
+                self._start(source, opened)
+        if isinstance(failed, RetryError):
+            raise failed
+
+    def _start(self, source: TopicPartition, opened: Opened) -> None:
+        config, begun, position = self._inputs[source.topic], opened.begun, opened.position
+        self._checkpoints.add(source, opened.store, position)
         if position < begun.retained:
-            log.warning(
-                "the log no longer reaches back to the state; learning goes on from what is retained",
-                source=str(source), offset=position, retained=begun.retained,
-            )  # fmt: skip
+            never = max(begun.retained - begun.committed, 0)
+            self._judge_gap(
+                config,
+                f"{source} begins at offset {begun.retained} now, and its state goes on from {position}: "
+                f"{begun.retained - position} records cannot be learned, of which {never} were never scored.",
+            )
+            self._metrics.lost(source.topic, begun.retained - position)
             position = begun.retained
         pipeline = Pipeline(
             source,
             config,
+            opened.task,
             make_task=lambda features: Task(source, config, features, self._config.seed, self._device),
             pin=lambda features: tuple(
-                self._pins.put_if_absent(source.topic, "features", list(features))
+                self._pins.put_if_absent(begun.topic, "features", list(features))
                 if config.features is None
                 else features
             ),
@@ -159,38 +218,69 @@ class Loop:
             position=position,
             committed=begun.committed,
             publish_from=begun.publish_from,
+            topic_id=begun.topic_id,
         )
-        features = tuple(config.features or pinned or ())
         self._metrics.assigned(source)
-        if features:
-            pipeline.start(features)
-        if checkpoint:
-            self._restore(pipeline, checkpoint, features)
-        self._checkpointed[source] = (position, self._clock())
+        if opened.manifest is not None:
+            self._metrics.restored(source, opened.manifest.offset, opened.manifest.written)
         self.pipelines[source] = pipeline
         self._transport.seek(source, position)
         log.info(
             "task opened", source=str(source), position=position, committed=begun.committed,
-            restored=checkpoint is not None,
+            restored=opened.manifest is not None,
         )  # fmt: skip
 
-    def _restore(self, pipeline: Pipeline, checkpoint: Checkpoint, features: tuple[str, ...]) -> None:
-        """Raises `StateError` when what changes learning is not what it was."""
-        expected = pipeline.config.fingerprint(self._config.seed, checkpoint.features)
-        if checkpoint.fingerprint != expected or checkpoint.features != features or pipeline.task is None:
-            raise StateError(
-                f"The checkpoint of {pipeline.source} was learned with another configuration (format, "
-                "features, key, timestamp, window, model or seed differ): change it back, choose another "
-                f"application_id, or move {self._config.state.directory} away to learn again."
+    def _skip(self, source: TopicPartition, first: int) -> None:
+        """Records were removed before they were read."""
+        pipeline = self.pipelines.get(source)
+        if pipeline is None:
+            return
+        lost = first - pipeline.position - pipeline.queued
+        self._judge_gap(
+            pipeline.config, f"Retention removed {lost} records of {source} before they were read."
+        )
+        self._metrics.lost(source.topic, lost)
+        self._transport.seek(source, first)
+
+    @staticmethod
+    def _judge_gap(config: InputConfig, what: str) -> None:
+        if config.on_log_gap == "fail":
+            raise LogGap(
+                f"{what} Set `on_log_gap: continue` for {config.topic} to go on without them, or choose "
+                "another application_id."
             )
-        pipeline.task.restore(checkpoint.state)
-        self._metrics.restored(pipeline.source, checkpoint.state.offset, checkpoint.written)
+        log.warning("the log has a gap, and learning goes on behind it", reason=what)
+
+    def _leave(self, sources: Iterable[TopicPartition]) -> None:
+        """Partitions are to be given up: what is computed of them is committed and stored first."""
+        for source in sources:
+            if source in self.pipelines:
+                self.pipelines[source].stop()
+                self._leaving[source] = self._clock() + LEAVE_S
+            else:
+                self._release([source])
+
+    def _give_up(self) -> None:
+        """Release what was revoked, and is committed and stored or has waited long enough."""
+        for source, until in list(self._leaving.items()):
+            pipeline = self.pipelines[source]
+            done = not pipeline.uncommitted and not self._checkpoints.wanted(source, pipeline)
+            if done or self._clock() >= until:
+                self._release([source])
+
+    def _release(self, sources: Iterable[TopicPartition]) -> None:
+        for source in sources:
+            self._drop([source])
+            self._transport.release([source])
 
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
         for source in sources:
             self._paused.discard(source)
             self._to_open.discard(source)
+            self._leaving.pop(source, None)
+            self._opening.forget(source)
+            self._checkpoints.remove(source)
             if self.pipelines.pop(source, None) is not None:
                 self._metrics.revoked(source)
                 log.info("task dropped", source=str(source))
@@ -225,6 +315,8 @@ class Loop:
         """How long a poll may wait, s."""
         if any(p.queued for p in self.pipelines.values()):
             return 0.0
+        if self._leaving or self._checkpoints.busy or len(self._opening):
+            return BUSY_S
         if self._waiting_since is None:
             return IDLE_S
         left = self._waiting_since + self._config.commit_interval_ms / 1000 - self._clock()
@@ -266,7 +358,7 @@ class Loop:
         known nothing is processed or sent: what is pending may be visible already."""
         known = self._transport.committed(self.pipelines)
         self._in_doubt = False
-        self._settle({source: offset for source, offset in known.items() if offset is not None})
+        self._settle({source: one.offset for source, one in known.items() if one is not None})
 
     def _settle(self, committed: Mapping[TopicPartition, int]) -> None:
         for source, offset in committed.items():
@@ -287,46 +379,11 @@ class Loop:
         log.warning("not published; the results are kept", reason=str(error), again_in_s=round(wait, 2))
         self._sleep(wait)
 
-    # --- state
-
-    def _due_for_checkpoint(self) -> list[TopicPartition]:
-        state, now = self._config.state, self._clock()
-        return [
-            source
-            for source, (offset, at) in self._checkpointed.items()
-            if source in self.pipelines
-            and self.pipelines[source].position > offset
-            and (
-                self.pipelines[source].position - offset >= state.every_records
-                or now - at >= state.every_seconds
-            )
-        ]
-
-    def _checkpoint(self, sources: Iterable[TopicPartition]) -> None:
-        """Store the state of tasks whose position is committed: it is then the state at that offset."""
-        for source in sources:
-            pipeline = self.pipelines[source]
-            if pipeline.task is None or pipeline.position != pipeline.committed:
-                continue
-            began, config = self._clock(), pipeline.config
-            features = pipeline.task.features
-            self._store.save(
-                source,
-                Checkpoint(
-                    pipeline.task.state(pipeline.position),
-                    features,
-                    config.fingerprint(self._config.seed, features),
-                    about(config, self._config.seed),
-                ),
-            )
-            self._checkpointed[source] = (pipeline.position, self._clock())
-            self._metrics.checkpointed(source, pipeline.position, self._clock() - began)
-
     def _tell(self) -> None:
         """Health every turn, lag now and then."""
         replaying = {s: p.replaying for s, p in self.pipelines.items()}
         self._health.assigned(len(self.pipelines))
-        self._health.restoring(sum(left > 0 for left in replaying.values()))
+        self._health.restoring(len(self._opening) + sum(left > 0 for left in replaying.values()))
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
         if self._clock() - self._lag_at >= LAG_S:
@@ -334,8 +391,3 @@ class Loop:
                 self._metrics.lag(source, max(0, end - self.pipelines[source].position))
             self._lag_at = self._clock()
             self._health.broker(True)
-
-
-def about(config: InputConfig, seed: int) -> dict[str, object]:
-    """What a reader of a checkpoint needs to build the same task again."""
-    return {"input": config.model_dump(mode="json"), "seed": seed}

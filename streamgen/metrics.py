@@ -117,6 +117,8 @@ class Metrics:
         self._broken = counter("windows_broken", "Windows broken off by a gap in event time.")
         self._restarts = counter("key_clock_restarts", "Keys whose clock restarted at late records.")
         self._aborts = counter("transaction_aborts", "Transactions aborted.", ())
+        self._lost = counter("log_gap_records", "Records that were gone before they could be learned.")
+        self._failed = counter("checkpoint_failures", "Checkpoints that could not be stored.")
         self._rebalances = counter("rebalances", "Times that the assignment changed.", ())
         self._lag = gauge("lag_records", "Records between what was read and the end of the partition.")
         self._learners = gauge("learners", "Models that learn.")
@@ -148,7 +150,7 @@ class Metrics:
             by_partition.labels(*labels)
         for by_topic in (self._late, self._anomalies, self._opened, self._closed, self._updates):
             by_topic.labels(source.topic)
-        for by_topic in (self._skipped, self._broken, self._restarts):
+        for by_topic in (self._skipped, self._broken, self._restarts, self._lost, self._failed):
             by_topic.labels(source.topic)
         for reason in Reason:
             self._dead.labels(source.topic, reason)
@@ -230,7 +232,15 @@ class Metrics:
         """So many keys restarted their clock at late records."""
         self._restarts.labels(topic).inc(keys)
 
+    def lost(self, topic: str, records: int) -> None:
+        """`records` were gone from the log before they could be learned."""
+        self._lost.labels(topic).inc(records)
+
     # --- the loop, transactions and checkpoints
+
+    def checkpoint_failed(self, source: TopicPartition) -> None:
+        """A checkpoint was not stored."""
+        self._failed.labels(source.topic).inc()
 
     def batch(self, seconds: float) -> None:
         """What one poll brought became results in `seconds`."""

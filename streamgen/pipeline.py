@@ -31,14 +31,16 @@ class Pipeline:
     """A task with its queue before it and its results after it.
 
     `position` is the next offset to process, `committed` the group's committed offset as last known;
-    results from `publish_from` on are published. Without `start` the features are discovered at the first
-    usable record and given to `pin`, which answers with the ones that stand for the topic.
+    results from `publish_from` on are published. Without a task the features are discovered at the first
+    usable record and given to `pin`, which answers with the ones that stand for the topic; `make_task` then
+    makes it.
     """
 
     def __init__(
         self,
         source: TopicPartition,
         config: InputConfig,
+        task: Task | None,
         make_task: Callable[[tuple[str, ...]], Task],
         pin: Callable[[tuple[str, ...]], tuple[str, ...]],
         application_id: str,
@@ -46,32 +48,34 @@ class Pipeline:
         position: int,
         committed: int,
         publish_from: int,
+        topic_id: str = "",
     ) -> None:
-        self.source, self.config = source, config
+        self.source, self.config, self.topic_id = source, config, topic_id
         self.position, self.committed = position, committed
         self.publish_from = max(publish_from, committed)
-        self.task: Task | None = None
         self.pending: list[OutputBatch] = []
         self.pending_results = 0
         self._make_task, self._pin, self._metrics = make_task, pin, metrics
         self._encoder = Encoder(application_id, source, config, config.model.get("name", "stream_ae"))
-        self._decoder: Decoder | None = None
+        self.task = task
+        self._decoder = None if task is None else Decoder(config, task.features)
         self._drift_told: set[str] = set()
         self._queue: deque[RawBatch] = deque()
         self.queued = 0
-
-    def start(self, features: tuple[str, ...]) -> None:
-        """Fix the features, before the first record or when they are discovered."""
-        self.task = self._make_task(features)
-        self._decoder = Decoder(self.config, features)
+        self.stopped = False
 
     def feed(self, raw: RawBatch) -> None:
         """Queue records. Those before the position (delivered again) are dropped: positions never regress."""
         first = int(np.searchsorted(raw.offset_N, self.position))
-        if first < len(raw):
+        if first < len(raw) and not self.stopped:
             self._queue.append(raw if first == 0 else rows(raw, first, len(raw)))
             self.queued += len(raw) - first
             self._metrics.received(self.source, len(raw) - first)
+
+    def stop(self) -> None:
+        """Process no more: the partition is about to be another worker's."""
+        self._queue.clear()
+        self.queued, self.stopped = 0, True
 
     def step(self, limit: int) -> int:
         """Process up to `limit` queued records of one batch; returns how many. When it raises a
@@ -130,7 +134,8 @@ class Pipeline:
         dead = unusable_before_discovery(self.config, raw)
         found = discover(self.config, raw)
         if found is not None:
-            self.start(self._pin(found))  # asks a broker: fails before anything is kept, or not at all
+            features = self._pin(found)  # asks a broker: fails before anything is kept, or not at all
+            self.task, self._decoder = self._make_task(features), Decoder(self.config, features)
         self._publish_dead(raw, dead)
         return rows(raw, len(dead), len(raw))
 

@@ -3,56 +3,86 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from kafka import ConsumerRebalanceListener, KafkaConsumer, errors
+from kafka import KafkaConsumer, errors
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.config import KafkaConfig
-from streamgen.errors import BrokerUnavailable, Fenced, TopicError
+from streamgen.errors import BrokerUnavailable, Fenced, LogGap, TopicError
 from streamgen.kafka import fastpath
 from streamgen.kafka.client import client_settings, translated
 from streamgen.kafka.record_codec import Decoded
-from streamgen.kafka.transport import Polled
+from streamgen.kafka.transport import Committed, Polled
 from streamgen.records import RawBatch, TopicPartition
 
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_MS = 30_000
 METADATA_AGE_MS = 5_000
+HOLD_S = 10.0  # the longest that a partition is kept from its next owner, to be committed and stored
+
+_HOW_ON = (
+    "Start again: where it was made anew, `on_log_gap: continue` begins at its first record; where it was "
+    "cut, choose another application_id or reset this one (streamgen state reset)."
+)
 
 
-class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped
-    """Notes what a rebalance did. It runs on the client's I/O thread, where a call that waits would fail:
-    all it does to the consumer is local."""
+class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped
+    """Notes what a rebalance did, and holds the next one back until what was revoked is released.
+
+    It runs on the client's I/O thread, where a call that waits would fail: all it does to the consumer is
+    local. While it sleeps the client goes on: heartbeats are sent, and a poll brings nothing.
+    """
 
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
-        # Was it lost (or given up)? Which? A queue: two threads may not replace one another's sets.
+        # Was it lost? Which? A queue: two threads may not replace one another's sets.
         self.gone: deque[tuple[bool, TopicPartition]] = deque()
+        self.held: set[TopicPartition] = set()  # revoked, and not released yet
+        self.held_under: Any = None  # the group metadata that they may be committed with
+        self.closing = False
 
-    def on_partitions_assigned(self, assigned: Iterable[ClientPartition]) -> None:
+    async def on_partitions_assigned(self, assigned: Iterable[ClientPartition]) -> None:
         for partition in assigned:
             self.consumer.pause(partition)
             # A placeholder, never fetched from: it spares the client looking a position up.
             self.consumer.seek(partition, 0)
 
-    def on_partitions_revoked(self, revoked: Iterable[ClientPartition]) -> None:
-        self.gone.extend((False, TopicPartition(*partition)) for partition in revoked)
+    async def on_partitions_revoked(self, revoked: Iterable[ClientPartition]) -> None:
+        mine = {TopicPartition(*partition) for partition in revoked}
+        if not self.closing:
+            # Nobody else can own them before this member joins again, which it does when this returns.
+            self.held_under = self.consumer.group_metadata()
+            self.held |= mine
+        self.gone.extend((False, source) for source in mine)
+        deadline = time.monotonic() + HOLD_S
+        while self.held & mine and not self.closing and time.monotonic() < deadline:
+            await fastpath.sleep(self.consumer, 0.005)
+        # Told before the group is joined again, so that who sees a later generation sees this too.
+        self.gone.extend((True, source) for source in self.held & mine)
+        self.held -= mine
 
-    def on_partitions_lost(self, lost: Iterable[ClientPartition]) -> None:
+    async def on_partitions_lost(self, lost: Iterable[ClientPartition]) -> None:
         self.gone.extend((True, TopicPartition(*partition)) for partition in lost)
 
 
 class GroupConsumer:
     """Reads `topics` as a member of `group`. Raises as `streamgen.kafka.transport.Transport` does."""
 
-    def __init__(self, kafka: KafkaConfig, topics: Sequence[str], group: str, client_id: str) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, topics: Sequence[str], group: str, client_id: str, static: bool = False
+    ) -> None:
+        """`static`: a member that comes back within the session timeout keeps its partitions (KIP-345), and
+        `client_id` is its name; two live members of one name fence one another."""
         self._kafka, self._topics, self._group, self._client_id = kafka, list(topics), group, client_id
+        self._static = static
         self._connect()
 
     def _connect(self) -> None:
@@ -61,6 +91,9 @@ class GroupConsumer:
                 **client_settings(self._kafka),
                 client_id=self._client_id,
                 group_id=self._group,
+                group_instance_id=self._client_id if self._static else None,
+                session_timeout_ms=self._kafka.session_timeout_ms,
+                heartbeat_interval_ms=min(3000, self._kafka.session_timeout_ms // 3),
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 # A position that retention has passed, or that lies behind the end, is for us to judge.
@@ -85,8 +118,10 @@ class GroupConsumer:
                 self._consumer.partitions_for_topic(topic)
         self._owned: set[TopicPartition] = set()  # as told to the caller
         self._sought: set[TopicPartition] = set()
+        self._leaving: set[TopicPartition] = set()  # revoked, as told to the caller, and not released
         self._paused: set[TopicPartition] = set()  # by the caller
-        self.group_metadata: Any = None  # captured with the records of the last poll
+        self._gaps: dict[TopicPartition, int] = {}  # found, and not told yet
+        self._polled_under: Any = None  # the group metadata captured with the records of the last poll
 
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         try:
@@ -95,20 +130,22 @@ class GroupConsumer:
         except BrokerUnavailable as error:
             log.warning("%s", error)  # the client goes on trying; its membership ends if that takes too long
             polled = {}
-        self.group_metadata = group = self._consumer.group_metadata()
+        self._polled_under = group = self._consumer.group_metadata()
         if self._owned and (group.generation_id < 0 or not group.member_id):
             # The broker would take offsets with such metadata from anyone: nothing of this may be used.
             self.forget()
             raise Fenced("The membership of the group ended: another worker may own the partitions.")
         if group.generation_id < 0:
             return Polled()  # not joined yet: what `assignment()` lists is of an earlier membership
-        changes = self._take_changes()
+        assigned, revoked, lost = self._take_changes()
         batches = [
             _raw_batch(source, fastpath.columns(records))
             for source, records in ((TopicPartition(*theirs), r) for theirs, r in polled.items())
             if source in self._sought
         ]
-        return Polled(batches, *changes)
+        gaps = {source: first for source, first in self._gaps.items() if source in self._sought}
+        self._gaps = {}
+        return Polled(batches, assigned, revoked, lost, gaps)
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         partition = ClientPartition(*source)
@@ -128,12 +165,33 @@ class GroupConsumer:
         self._paused.difference_update(sources)
         self._each(self._consumer.resume, (source for source in sources if source in self._sought))
 
-    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+    @property
+    def group_metadata(self) -> Any:
+        """What offsets are to be committed with: captured with the records, or, while partitions leave, when
+        they were revoked. A later one would vouch for partitions that are another member's by then."""
+        return self._changes.held_under if self._leaving else self._polled_under
+
+    def release(self, sources: Iterable[TopicPartition]) -> None:
+        """What was revoked is done with: the group may give it to another member."""
+        sources = set(sources)
+        self._leaving -= sources
+        self._changes.held -= sources
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         with translated("reading the group's committed offsets"):
-            return {
-                source: self._consumer.committed(ClientPartition(*source), timeout_ms=ANSWER_TIMEOUT_MS)
+            found = {
+                source: self._consumer.committed(
+                    ClientPartition(*source), metadata=True, timeout_ms=ANSWER_TIMEOUT_MS
+                )
                 for source in sources
             }
+        return {
+            source: None if one is None else Committed(one.offset, one.metadata or "")
+            for source, one in found.items()
+        }
+
+    def topic_id(self, topic: str) -> str:
+        return fastpath.topic_id(self._consumer, topic)
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         partitions = [ClientPartition(*source) for source in sources]
@@ -162,6 +220,7 @@ class GroupConsumer:
     def forget(self) -> None:
         """Own nothing any more: the next poll assigns again what the group still gives this member."""
         self._each(self._consumer.pause, self._owned)
+        self.release(self._leaving)
         self._owned, self._sought, self._paused = set(), set(), set()
 
     def rejoin(self) -> None:
@@ -173,7 +232,8 @@ class GroupConsumer:
         self._connect()
 
     def close(self) -> None:
-        """Leave the group."""
+        """Leave the group; a static member keeps its place for the session timeout."""
+        self._changes.closing = True
         self._consumer.close(autocommit=False, timeout_ms=5000)
 
     def _poll(self, timeout_s: float, max_records: int) -> Any:
@@ -183,9 +243,8 @@ class GroupConsumer:
         except errors.OffsetOutOfRangeError as error:
             self._judge_out_of_range(error.args[0])
         except errors.LogTruncationError as error:
-            raise TopicError(
-                f"A topic's log was cut or made anew below what was read already ({error}): its committed "
-                "offsets mean nothing now. Choose another application_id, or reset the group's offsets."
+            raise LogGap(
+                f"A topic's log was cut or made anew below what was read already ({error}). {_HOW_ON}"
             ) from error
         return {}
 
@@ -194,18 +253,23 @@ class GroupConsumer:
             source = TopicPartition(*partition)
             first, end = self.bounds([source])[source]
             if position > end:
-                raise TopicError(
+                raise LogGap(
                     f"{source} ends at offset {end}, and offset {position} was read already: the topic was "
-                    "made anew or cut. Choose another application_id, or reset the group's offsets."
+                    f"made anew or cut, and the records between are lost. {_HOW_ON}"
                 )
-            log.warning("%s: retention removed %d records before they were read", source, first - position)
-            self._consumer.seek(partition, first)
+            self._consumer.pause(partition)
+            self._consumer.seek(partition, first)  # else every poll would find the gap again
+            self._gaps[source] = first
 
     def _take_changes(self) -> tuple[frozenset[TopicPartition], ...]:
-        """What was assigned, revoked and lost since the last call; a partition may be in two of them."""
+        """What was assigned, revoked and lost since the last call. Called after the group metadata was read:
+        a later generation than the one that revoked is never seen without the loss that went before."""
         taken = [self._changes.gone.popleft() for _ in range(len(self._changes.gone))]
-        lost = frozenset(source for was_lost, source in taken if was_lost and source in self._owned)
-        revoked = frozenset(source for _, source in taken if source in self._owned) - lost
+        known = self._owned | self._leaving
+        lost = frozenset(source for was_lost, source in taken if was_lost and source in known)
+        revoked = frozenset(source for was_lost, source in taken if not was_lost and source in self._owned)
+        revoked -= lost
+        self._leaving = (self._leaving | revoked) - lost
         for gone in (self._owned, self._sought, self._paused):
             gone -= lost | revoked
         assigned = frozenset(TopicPartition(*p) for p in self._consumer.assignment()) - self._owned

@@ -214,6 +214,18 @@ def free_slot(consumer: Any) -> None:
         consumer._fetcher._next_partition_records = None
 
 
+def sleep(consumer: Any, seconds: float) -> Any:
+    """To be awaited on the client's I/O thread: the client's own loop runs meanwhile."""
+    return consumer._net.sleep(seconds)
+
+
+def topic_id(consumer: Any, topic: str) -> str:
+    """What tells a topic from another one of the same name that was made before or after (KIP-516); empty
+    where the brokers know no such ids."""
+    found = consumer._cluster.topic_id(topic)
+    return "" if found is None else str(found)
+
+
 def columns(records: list[Any]) -> Decoded:
     """What `poll()` gave for one partition, of either kind: our columns, or the client's records."""
     if not isinstance(records[0], Decoded):

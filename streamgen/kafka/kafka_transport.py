@@ -8,7 +8,7 @@ from streamgen.config import Config
 from streamgen.errors import Fenced, StreamgenError
 from streamgen.kafka.consumer import GroupConsumer
 from streamgen.kafka.producer import TransactionalProducer
-from streamgen.kafka.transport import Polled
+from streamgen.kafka.transport import Committed, Polled
 from streamgen.records import OutputBatch, TopicPartition
 
 
@@ -25,7 +25,9 @@ class KafkaTransport:
     def __init__(self, config: Config, topics: Sequence[str], worker_id: str) -> None:
         name = f"{config.application_id}-{worker_id}"
         self._producer = TransactionalProducer(config.kafka, name)
-        self._consumer = GroupConsumer(config.kafka, topics, config.application_id, name)
+        self._consumer = GroupConsumer(
+            config.kafka, topics, config.application_id, name, config.kafka.static_membership
+        )
         try:
             self._producer.open()
         except StreamgenError:
@@ -44,7 +46,10 @@ class KafkaTransport:
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         self._consumer.resume(sources)
 
-    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+    def release(self, sources: Iterable[TopicPartition]) -> None:
+        self._consumer.release(sources)
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         if self._producer.in_doubt:
             try:
                 self._producer.open()  # ends the open transaction, whose offsets would be waited for
@@ -52,6 +57,9 @@ class KafkaTransport:
                 self._consumer.rejoin()
                 raise
         return self._consumer.committed(sources)
+
+    def topic_id(self, topic: str) -> str:
+        return self._consumer.topic_id(topic)
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return self._consumer.bounds(sources)
@@ -68,7 +76,8 @@ class KafkaTransport:
             self._consumer.forget()
             raise Fenced("The membership of the group ended: another worker may own the partitions.")
         try:
-            self._producer.publish(outputs, offsets, group)
+            topics = {source.topic for source in offsets}
+            self._producer.publish(outputs, offsets, group, {topic: self.topic_id(topic) for topic in topics})
         except Fenced:
             self._consumer.rejoin()
             raise

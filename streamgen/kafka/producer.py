@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from kafka import KafkaProducer, errors
 from kafka.structs import OffsetAndMetadata
@@ -48,6 +49,7 @@ ANSWER_TIMEOUT_S = 30.0  # the longest wait for each step of a transaction
 METADATA_TIMEOUT_MS = 10_000
 REQUEST_TIMEOUT_MS = 10_000
 DELIVERY_TIMEOUT_MS = 20_000  # below the wait for an answer, so that the client is the one who gives up
+MAX_IN_FLIGHT = 64  # batches handed over and not known to be written
 # No limit of our own: the topic's `max.message.bytes` decides what is too large, and says so.
 MAX_REQUEST_BYTES = 64 << 20
 
@@ -67,6 +69,15 @@ _INVALID = (errors.InvalidTimestampError, errors.InvalidRecordError)
 _BESIDE_INVALID = "part of a batch which had one more"
 
 
+class _Written(NamedTuple):
+    """Rows of a batch that were handed over to the client."""
+
+    batch: OutputBatch
+    first: int
+    last: int
+    handle: Any
+
+
 class TransactionalProducer:
     """Writes transactions under one transactional id, which no other live worker may use.
 
@@ -74,8 +85,12 @@ class TransactionalProducer:
     whose batches we can build, and records go through its `send()`.
     """
 
-    def __init__(self, kafka: KafkaConfig, transactional_id: str) -> None:
+    def __init__(
+        self, kafka: KafkaConfig, transactional_id: str, timeout_ms: int = TRANSACTION_TIMEOUT_MS
+    ) -> None:
+        """`timeout_ms`: after which the broker aborts a transaction whose producer is gone for good."""
         self.transactional_id = transactional_id
+        self._timeout_ms = timeout_ms
         self._kafka = kafka
         self._producer: Any = None
         self._batch_bytes: dict[str, int] = {}  # topics whose limit is below our usual batch
@@ -84,6 +99,11 @@ class TransactionalProducer:
         self.records_fast = reason is None
         if reason is not None:
             log.warning("records are sent one by one, which is slow: %s", reason)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the producer that `open` made still stands; one that failed is thrown away."""
+        return self._producer is not None
 
     def open(self) -> None:
         """Connect, fence older producers of this id, and end what they left open.
@@ -96,7 +116,7 @@ class TransactionalProducer:
             producer = KafkaProducer(
                 **client_settings(self._kafka),
                 transactional_id=self.transactional_id,
-                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                transaction_timeout_ms=self._timeout_ms,
                 max_block_ms=METADATA_TIMEOUT_MS,
                 request_timeout_ms=REQUEST_TIMEOUT_MS,
                 delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
@@ -116,27 +136,29 @@ class TransactionalProducer:
 
     def publish(
         self,
-        outputs: Sequence[OutputBatch],
+        outputs: Iterable[OutputBatch],
         offsets: Mapping[TopicPartition, int] | None = None,
         group: Any = None,
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
-        """One transaction, see the module. Raises as `Transport.publish` does."""
+        """One transaction, see the module. Raises as `Transport.publish` does, and what `outputs` raises,
+        which is consumed as it is written, with a bounded part of it on the way. `topic_ids` are stored with
+        the offsets."""
         try:
             self.open()
         except BrokerUnavailable as error:
             raise PublishAborted(str(error)) from error
-        self._check_targets(outputs)
         try:
             self._producer.begin_transaction()
             self._write(outputs)
             if offsets:
-                self._send_offsets(offsets, group)
+                self._send_offsets(offsets, group, topic_ids or {})
         except errors.KafkaError as error:
             self._abort()
             if isinstance(error, _SUPERSEDED):
                 self.in_doubt = False  # who superseded it, or the coordinator, has aborted the transaction
             raise _aborted(error) from error
-        except StreamgenError:
+        except BaseException:  # also what ends the process: an open transaction blocks its readers
             self._abort()
             raise
         self._commit()
@@ -152,25 +174,29 @@ class TransactionalProducer:
             producer, self._producer = self._producer, None
             producer.close(timeout=5)
 
-    def _check_targets(self, outputs: Sequence[OutputBatch]) -> None:
-        for topic, partition in {batch.target for batch in outputs}:
-            try:
-                known = self._producer.partitions_for(topic)
-            except errors.KafkaTimeoutError as error:
-                if partition_count(self._kafka, topic) is not None:
-                    raise PublishAborted(f"No answer about the topic {topic} in time.") from error
-                raise TopicError(
-                    f"The output topic {topic} does not exist: create it (streamgen topics)."
-                ) from error
-            if partition not in known:
-                raise TopicError(
-                    f"The output topic {topic} has {len(known)} partitions, and a record is for partition "
-                    f"{partition}: give it as many as its input has."
-                )
+    def _check_target(self, target: TopicPartition) -> None:
+        topic, partition = target
+        try:
+            known = self._producer.partitions_for(topic)
+        except errors.KafkaTimeoutError as error:
+            if partition_count(self._kafka, topic) is not None:
+                raise PublishAborted(f"No answer about the topic {topic} in time.") from error
+            raise TopicError(
+                f"The output topic {topic} does not exist: create it (streamgen topics)."
+            ) from error
+        if partition not in known:
+            raise TopicError(
+                f"The output topic {topic} has {len(known)} partitions, and a record is for partition "
+                f"{partition}: give it as many as its input has."
+            )
 
-    def _write(self, outputs: Sequence[OutputBatch]) -> None:
-        made: list[tuple[OutputBatch, int, int, Any]] = []
+    def _write(self, outputs: Iterable[OutputBatch]) -> None:
+        checked: set[TopicPartition] = set()
+        written: deque[_Written] = deque()
         for batch in outputs:
+            if batch.target not in checked:
+                self._check_target(batch.target)
+                checked.add(batch.target)
             limit = self._batch_bytes.get(batch.target.topic, fastpath.BATCH_BYTES)
             first = 0
             while first < len(batch):
@@ -178,15 +204,22 @@ class TransactionalProducer:
                     handle, last = fastpath.append(self._producer, batch, first, limit)
                 else:
                     handle, last = self._send(batch, first), first + 1
-                made.append((batch, first, last, handle))
+                written.append(_Written(batch, first, last, handle))
                 first = last
+            while len(written) > MAX_IN_FLIGHT:
+                self._await(written.popleft(), time.monotonic() + ANSWER_TIMEOUT_S)
         if not self.records_fast:
             self._producer.flush(ANSWER_TIMEOUT_S)
         deadline = time.monotonic() + ANSWER_TIMEOUT_S
-        for batch, first, last, handle in made:
-            failure = self._outcome(handle, max(0.0, deadline - time.monotonic()))
-            if failure is not None:
-                raise self._too_large(batch, first, last, failure) or _invalid(batch, failure) or failure
+        for one in written:
+            self._await(one, deadline)
+
+    def _await(self, one: _Written, deadline: float) -> None:
+        """Raises why a batch was not written."""
+        batch, first, last, handle = one
+        failure = self._outcome(handle, max(0.0, deadline - time.monotonic()))
+        if failure is not None:
+            raise self._too_large(batch, first, last, failure) or _invalid(batch, failure) or failure
 
     def _send(self, batch: OutputBatch, row: int) -> Any:
         return self._producer.send(
@@ -200,6 +233,8 @@ class TransactionalProducer:
 
     def _outcome(self, handle: Any, timeout_s: float) -> errors.KafkaError | None:
         if not self.records_fast:
+            if not handle.is_done:
+                self._producer.flush(timeout_s)
             return handle.exception if handle.is_done else errors.KafkaTimeoutError("no answer in time")
         try:
             return fastpath.outcome(handle, timeout_s)
@@ -221,8 +256,13 @@ class TransactionalProducer:
             f"{batch.timestamp[first]} ms): raise `max.message.bytes` of {topic} above it."
         )
 
-    def _send_offsets(self, offsets: Mapping[TopicPartition, int], group: Any) -> None:
-        theirs = {ClientPartition(*tp): OffsetAndMetadata(offset, "", -1) for tp, offset in offsets.items()}
+    def _send_offsets(
+        self, offsets: Mapping[TopicPartition, int], group: Any, topic_ids: Mapping[str, str]
+    ) -> None:
+        theirs = {
+            ClientPartition(*source): OffsetAndMetadata(offset, topic_ids.get(source.topic, ""), -1)
+            for source, offset in offsets.items()
+        }
         if not self.records_fast:
             self._producer.send_offsets_to_transaction(theirs, group)
         elif not fastpath.send_offsets(self._producer, theirs, group, ANSWER_TIMEOUT_S):

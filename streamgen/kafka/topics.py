@@ -19,6 +19,15 @@ from streamgen.kafka.client import client_settings, translated
 
 # A dead letter is a whole input record plus headers that say why.
 DEAD_LETTER_HEADERS_BYTES = 65_536
+LEAST_MESSAGE_BYTES = 512 << 10  # of the state topic
+_COMPACTED = {
+    "cleanup.policy": "compact",
+    # A learner is replaced at every checkpoint: without these the broker keeps gigabytes of old ones, which
+    # every restore reads.
+    "segment.bytes": str(64 << 20),
+    "min.cleanable.dirty.ratio": "0.2",
+    "max.message.bytes": str(1 << 20),
+}
 _OF_THE_INPUT = ("retention.ms", "message.timestamp.after.max.ms")
 
 
@@ -60,20 +69,39 @@ def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
         return _create(admin, topics)
 
 
-def ensure_compacted(kafka: KafkaConfig, topic: str) -> None:
-    """Make a topic that keeps the newest record of each key for good, unless it is there.
+def ensure_state_topic(config: Config) -> list[str]:
+    """Make the application's state topic with a partition for each of an input's and one more, unless it is
+    there; returns its name if it was made. Raises as `ensure_compacted` does."""
+    with _admin(config.kafka) as admin:
+        counts = _partition_counts(admin, [source.topic for source in config.inputs])
+    name = f"{config.application_id}-state"
+    most = max(count or 0 for count in counts.values())
+    return [name] if ensure_compacted(config.kafka, name, 1 + most) else []
 
-    Raises `TopicError` when it is there and forgets, `PermissionDenied`, or `BrokerUnavailable`.
+
+def ensure_compacted(kafka: KafkaConfig, topic: str, partitions: int = 1) -> bool:
+    """Make a topic that keeps the newest record of each key for good, unless it is there; true: it was made.
+
+    Raises `TopicError` when it is there and forgets or takes too small records, `PermissionDenied`, or
+    `BrokerUnavailable`.
     """
     with _admin(kafka) as admin:
-        if _create(admin, [NewTopic(topic, settings={"cleanup.policy": "compact"})]):
-            return
-        policy = _settings(admin, topic).get("cleanup.policy", "compact")
+        if _create(admin, [NewTopic(topic, partitions, settings=_COMPACTED)]):
+            return True
+        settings = _settings(admin, topic)
+    policy = settings.get("cleanup.policy", "compact")
     if policy != "compact":
         raise TopicError(
             f"The topic {topic} has the cleanup.policy {policy}: Kafka would delete from it where each input "
-            "began, and records would be lost. Set it to compact, or choose another application_id."
+            "began and what was learned. Set it to compact, or choose another application_id."
         )
+    largest = int(settings.get("max.message.bytes", LEAST_MESSAGE_BYTES))
+    if largest < LEAST_MESSAGE_BYTES:
+        raise TopicError(
+            f"The topic {topic} takes records of at most {largest} bytes, and a part of a checkpoint may "
+            f"have {LEAST_MESSAGE_BYTES}: raise its max.message.bytes, or choose another application_id."
+        )
+    return False
 
 
 def partition_count(kafka: KafkaConfig, topic: str) -> int | None:

@@ -19,8 +19,19 @@ class Polled:
 
     batches: list[RawBatch] = field(default_factory=list)
     assigned: frozenset[TopicPartition] = frozenset()
-    revoked: frozenset[TopicPartition] = frozenset()  # given up in order; a commit is no longer possible
+    revoked: frozenset[TopicPartition] = frozenset()  # to be given up: commit, then `release` them
     lost: frozenset[TopicPartition] = frozenset()  # taken away: what was not committed is another's now
+    # Partitions whose next record is gone, and the first that there is; they deliver nothing until `seek`.
+    gaps: Mapping[TopicPartition, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A group's committed offset: the next record to read. `topic_id` tells of which topic, where several of
+    one name were made one after another; empty: not known."""
+
+    offset: int
+    topic_id: str
 
 
 class Transport(Protocol):
@@ -51,8 +62,15 @@ class Transport(Protocol):
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         """Undo `pause`."""
 
-    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+    def release(self, sources: Iterable[TopicPartition]) -> None:
+        """Give revoked partitions up. Until then, and for some seconds, their offsets may be committed and
+        nobody else gets them; when that takes too long they are told again as `lost`."""
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         """The group's committed offset of each partition, waiting for pending transactions; None: never."""
+
+    def topic_id(self, topic: str) -> str:
+        """What tells a topic from another one of its name, made later; empty where there is no such id."""
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         """First retained offset and read_committed end (last stable offset) of each partition."""

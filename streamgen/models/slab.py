@@ -67,7 +67,9 @@ class Slab:
     def row(self, row: int) -> dict[str, NDArray[Any]]:
         """Copies of all fields of one learner."""
         return {
-            name: np.array(self._device[name][row].cpu().numpy() if field.on_device else self._host[name][row])
+            name: np.array(
+                self._device[name][row].cpu().numpy() if field.on_device else self._host[name][row]
+            )
             for name, field in self.fields.items()
         }
 

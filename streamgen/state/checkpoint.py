@@ -45,6 +45,7 @@ class Manifest:
     seed: int
     input: Mapping[str, Any]  # the input's configuration, as JSON
     fingerprint: str  # of what changes learning
+    topic_id: str = ""  # which topic of that name, see `Transport.topic_id`
     facts: Mapping[str, Any] = field(default_factory=dict)  # the task's own state beside its learners, JSON
     learners: int = 0
     checksum: str = ""  # of all learners and the facts, see `Tally`
@@ -59,6 +60,11 @@ class Checkpoint:
 
     manifest: Manifest
     learners: Mapping[str | None, Fields]
+
+
+def usable(manifest: Manifest, at_most: int, topic_id: str) -> bool:
+    """Whether a task whose committed offset is `at_most` may go on from this checkpoint."""
+    return manifest.offset <= at_most and manifest.topic_id == topic_id
 
 
 class Tally:
@@ -86,14 +92,13 @@ class Tally:
             self._sum += value - self._hashes.get(key, 0)
             self._hashes[key] = value
 
+    def copy(self) -> Tally:
+        copy = Tally()
+        copy._hashes, copy._sum = dict(self._hashes), self._sum
+        return copy
+
     def __len__(self) -> int:
         return len(self._hashes)
-
-    def __contains__(self, key: str | None) -> bool:
-        return key in self._hashes
-
-    def keys(self) -> set[str | None]:
-        return set(self._hashes)
 
     def seal(self, manifest: Manifest) -> Manifest:
         """The manifest with the learners' number and checksum."""
@@ -117,7 +122,7 @@ def learner_hash(key: str | None, fields: Fields) -> int:
     for name in sorted(fields):
         array = np.ascontiguousarray(fields[name])
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return int.from_bytes(digest.digest())
 
 
@@ -127,7 +132,10 @@ def _hash(data: bytes) -> int:
 
 def encode_fields(fields: Fields) -> bytes:
     """A learner as a safetensors file."""
-    return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in fields.items()})
+    data: bytes = safetensors.numpy.save(
+        {name: np.ascontiguousarray(array) for name, array in fields.items()}
+    )
+    return data
 
 
 def decode_fields(data: bytes, where: str) -> Fields:

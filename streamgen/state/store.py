@@ -17,8 +17,9 @@ class TaskStore(Protocol):
 
     whole: bool
 
-    def read(self, at_most: int) -> Checkpoint | None:
-        """The newest whole checkpoint whose offset is at most `at_most`; None when there is none.
+    def read(self, at_most: int, topic_id: str = "") -> Checkpoint | None:
+        """The newest whole checkpoint of that topic whose offset is at most `at_most`; None when there is
+        none.
 
         Raises `StateError` when what is there is damaged beyond a fallback, foreign, or of an unknown
         version.

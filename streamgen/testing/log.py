@@ -12,6 +12,7 @@ import msgspec
 
 from streamgen.errors import TopicError
 from streamgen.kafka import pins
+from streamgen.kafka.transport import Committed
 from streamgen.records import Headers, OutputBatch, TopicPartition
 
 
@@ -38,7 +39,10 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self._topics: dict[str, list[_Partition]] = {}
+        self._made = itertools.count(1)
+        self.topic_ids: dict[str, str] = {}
         self.committed: dict[str, dict[TopicPartition, int]] = {}  # by group
+        self._committed_of: dict[tuple[str, TopicPartition], str] = {}  # the topic's id then
         self.owner: dict[str, object] = {}  # by group: its one member
         self._pins: dict[str, dict[bytes, bytes]] = {}
 
@@ -47,6 +51,11 @@ class MemoryLog:
         if topic in self._topics:
             raise TopicError(f"The topic {topic} exists already.")
         self._topics[topic] = [_Partition() for _ in range(partitions)]
+        self.topic_ids[topic] = f"id-{next(self._made)}"
+
+    def delete_topic(self, topic: str) -> None:
+        """As in Kafka, what a group has committed of it stays."""
+        del self._topics[topic]
 
     def partitions(self, topic: str) -> list[TopicPartition]:
         """Raises `TopicError` when there is no such topic."""
@@ -103,6 +112,12 @@ class MemoryLog:
         for target in written:
             self.skip(target)
         self.committed.setdefault(group, {}).update(offsets)
+        self._committed_of.update({(group, source): self.topic_ids[source.topic] for source in offsets})
+
+    def committed_by(self, group: str, source: TopicPartition) -> Committed | None:
+        """What `Transport.committed` gives."""
+        offset = self.committed.get(group, {}).get(source)
+        return None if offset is None else Committed(offset, self._committed_of.get((group, source), ""))
 
     def pins(self, application_id: str) -> MemoryPins:
         return MemoryPins(self._pins.setdefault(application_id, {}))

@@ -10,8 +10,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
-from streamgen.kafka.transport import Polled
+from streamgen.errors import Fenced, LogGap, OutcomeUnknown, PublishAborted, StopError
+from streamgen.kafka.transport import Committed, Polled
 from streamgen.records import OutputBatch, RawBatch, TopicPartition
 from streamgen.testing.log import LogRecord, MemoryLog
 
@@ -52,7 +52,9 @@ class MemoryTransport:
         self._to_revoke: set[TopicPartition] = set()
         self._to_lose: set[TopicPartition] = set()
         self._position: dict[TopicPartition, int | None] = {}  # of the assigned; None: not sought yet
+        self._leaving: set[TopicPartition] = set()  # revoked, and not released
         self._paused: set[TopicPartition] = set()
+        self._gaps: dict[TopicPartition, int] = {}
         self._faults: deque[Fault | None] = deque()
         self._sizes = None if poll_sizes is None else itertools.cycle(poll_sizes)
         self._first = 0
@@ -65,7 +67,7 @@ class MemoryTransport:
         self._faults.extend(faults)
 
     def revoke(self, *sources: TopicPartition) -> None:
-        """Give partitions up at the next poll."""
+        """Ask for partitions at the next poll: their offsets may be committed until they are released."""
         self._to_revoke.update(sources)
 
     def lose(self, *sources: TopicPartition) -> None:
@@ -83,15 +85,18 @@ class MemoryTransport:
     def poll(self, timeout_s: float, max_records: int) -> Polled:
         self._check()
         self._raise_if_void()
-        lost = frozenset(self._to_lose & self._position.keys())
+        lost = frozenset(self._to_lose & (self._position.keys() | self._leaving))
         revoked = frozenset(self._to_revoke & self._position.keys()) - lost
         for source in lost | revoked:
-            del self._position[source]
+            self._position.pop(source, None)
+        self._leaving = (self._leaving | revoked) - lost
         self._paused -= lost | revoked
         assigned = frozenset(self._to_assign - self._position.keys())
         self._position.update(dict.fromkeys(assigned))
         self._to_lose, self._to_revoke, self._to_assign = set(), set(), set()
-        return Polled(self._fetch(max_records), assigned, revoked, lost)
+        batches = self._fetch(max_records)
+        gaps, self._gaps = self._gaps, {}
+        return Polled(batches, assigned, revoked, lost, gaps)
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self._check()
@@ -108,10 +113,17 @@ class MemoryTransport:
         self._check()
         self._paused.difference_update(sources)
 
-    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+    def release(self, sources: Iterable[TopicPartition]) -> None:
         self._check()
-        offsets = self.log.committed.get(self.group, {})
-        return {source: offsets.get(source) for source in sources}
+        self._leaving.difference_update(sources)
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
+        self._check()
+        return {source: self.log.committed_by(self.group, source) for source in sources}
+
+    def topic_id(self, topic: str) -> str:
+        self._check()
+        return self.log.topic_ids[topic]
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         self._check()
@@ -134,7 +146,7 @@ class MemoryTransport:
     def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
         self._check()
         self._raise_if_void()
-        stale = offsets.keys() - self._position.keys()
+        stale = offsets.keys() - self._position.keys() - self._leaving
         if stale:
             self._forget(self._position)
             raise Fenced(f"{min(stale)} is not assigned to this worker any more.")
@@ -170,8 +182,11 @@ class MemoryTransport:
             if position is None or source in self._paused or left == 0:
                 continue
             log = self.log.partition(source)
-            if not log.start <= position <= log.end:
-                raise StopError(f"Offset {position} of {source} is outside [{log.start}, {log.end}].")
+            if position > log.end:
+                raise LogGap(f"Offset {position} of {source} is beyond its end {log.end}.")
+            if position < log.start:
+                self._gaps[source], self._position[source] = log.start, None
+                continue
             first = bisect_left(log.records, position, key=lambda record: record.offset)
             taken = log.records[first : first + left]
             self._position[source] = taken[-1].offset + 1 if taken else position
@@ -189,7 +204,7 @@ class MemoryTransport:
     def _forget(self, again: Iterable[TopicPartition]) -> None:
         """Own nothing, and assign `again` at the next poll."""
         self._to_assign |= set(again)
-        self._position, self._paused = {}, set()
+        self._position, self._paused, self._leaving = {}, set(), set()
 
     def _crash(self) -> None:
         self._crashed = True
