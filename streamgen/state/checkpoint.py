@@ -173,7 +173,7 @@ def made_with() -> dict[str, str]:
     """What bitwise equality of later results depends on (docs/guarantees.md)."""
     return {
         "streamgen": __version__,
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "numpy": np.__version__,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "threads": str(torch.get_num_threads()),
