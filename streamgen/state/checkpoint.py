@@ -120,7 +120,7 @@ def learner_hash(key: str | None, fields: Fields) -> int:
     """A 128-bit hash of a learner's key and arrays (names, types, shapes, bytes)."""
     digest = hashlib.blake2b(msgspec.json.encode(key), digest_size=16)
     for name in sorted(fields):
-        array = np.ascontiguousarray(fields[name])
+        array = np.asarray(fields[name], order="C")
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return int.from_bytes(digest.digest())
@@ -133,7 +133,7 @@ def _hash(data: bytes) -> int:
 def encode_fields(fields: Fields) -> bytes:
     """A learner as a safetensors file."""
     data: bytes = safetensors.numpy.save(
-        {name: np.ascontiguousarray(array) for name, array in fields.items()}
+        {name: np.asarray(array, order="C") for name, array in fields.items()}
     )
     return data
 
