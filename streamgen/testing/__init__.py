@@ -12,6 +12,9 @@ Nothing here waits, and nothing depends on the clock: the same calls give the sa
 """
 
 from streamgen.testing.log import LogRecord, MemoryLog, MemoryPins
+from streamgen.testing.store import Inline, MemoryStore
 from streamgen.testing.transport import Crash, Fault, MemoryTransport
 
-__all__ = ["Crash", "Fault", "LogRecord", "MemoryLog", "MemoryPins", "MemoryTransport"]
+__all__ = [
+    "Crash", "Fault", "Inline", "LogRecord", "MemoryLog", "MemoryPins", "MemoryStore", "MemoryTransport",
+]  # fmt: skip
