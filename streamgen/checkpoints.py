@@ -123,10 +123,9 @@ class Checkpoints:
         if kept is not None:
             self._background.submit(_close, kept.store, writing)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a checkpoint is under way."""
-        return bool(self._writing)
+    def under_way(self, sources: Iterable[TopicPartition]) -> bool:
+        """Whether a checkpoint of one of these is being written."""
+        return any(source in self._writing for source in sources)
 
     def wanted(self, source: TopicPartition, pipeline: Pipeline) -> bool:
         """Whether there is something to store that is not stored."""

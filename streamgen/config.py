@@ -191,6 +191,15 @@ class InputConfig(_Section):
         default=TimestampConfig(), description="Where the event time comes from."
     )
     window: WindowConfig = Field(default=WindowConfig(), description="What one training update looks at.")
+    min_records: int = Field(
+        default=4, ge=1, le=1000, description="A key gets a learner with this record of it, not before."
+    )
+    key_ttl: PositiveDuration | None = Field(
+        default=None, description="A key silent for longer, in event time, is forgotten; null: never."
+    )
+    max_resident: int | None = Field(
+        default=None, ge=1, description="Learners of a partition in memory, others on disk; null: all."
+    )
     max_bytes: int = Field(default=1_000_000, ge=1, description="A larger record is dead-lettered.")
     start: str = Field(default="earliest", description="earliest, latest, or a time: where learning begins.")
     publish_from: str = Field(
@@ -254,9 +263,18 @@ class InputConfig(_Section):
 
     def learning(self, seed: int, features: tuple[str, ...]) -> dict[str, Any]:
         """All that changes learning, as JSON: what the state of one configuration is worth to another."""
-        kept = self.model_dump(
-            mode="json", include={"format", "key", "timestamp", "window", "max_bytes", "model", "topic"}
-        )
+        changes = {
+            "format",
+            "key",
+            "timestamp",
+            "window",
+            "max_bytes",
+            "model",
+            "topic",
+            "min_records",
+            "key_ttl",
+        }
+        kept = self.model_dump(mode="json", include=changes)
         return {**kept, "seed": seed, "features": list(features)}
 
     def fingerprint(self, seed: int, features: tuple[str, ...]) -> str:

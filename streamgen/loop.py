@@ -16,7 +16,14 @@ import structlog
 
 from streamgen.checkpoints import Checkpoints, StoreFenced
 from streamgen.config import Config, InputConfig
-from streamgen.errors import LogGap, OutcomeUnknown, PublishAborted, ReopenError, RetryError
+from streamgen.errors import (
+    LogGap,
+    OutcomeUnknown,
+    PublishAborted,
+    ReopenError,
+    RetryError,
+    StreamgenError,
+)
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
@@ -72,7 +79,6 @@ class Loop:
         self._checkpoints = Checkpoints(config.state, config.seed, metrics, self._background, clock)
         self.pipelines: dict[TopicPartition, Pipeline] = {}
         self._to_open: set[TopicPartition] = set()  # assigned, and not begun to open
-        self._leaving: dict[TopicPartition, float] = {}  # revoked; until when they may wait
         self._paused: set[TopicPartition] = set()
         self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
@@ -93,9 +99,9 @@ class Loop:
     def turn(self) -> None:
         """One turn:
 
-        1. Poll: records, and the partitions that came and went.
-        2. Drop the tasks that are another worker's now, process no more of those to be given up, and queue
-           the records of the others.
+        1. Poll: records, and the partitions that came and went; those that are revoked in order are committed
+           and checkpointed inside the poll, before they are given up.
+        2. Drop the tasks that are another worker's now, and queue the records of the others.
         3. Open new tasks where their state left off, in the background; a partition that is far behind is
            paused, so that polling stays quick.
         4. Process the queues in small steps until a commit is due: decode, score, learn, encode.
@@ -103,15 +109,13 @@ class Loop:
            letters and positions.
         6. Checkpoint the tasks that are due, at the offset just committed: copy their state little by little,
            while the background stores it.
-        7. Give up the partitions that were revoked, when they are committed and stored.
         """
         self._health.turn()
         try:
-            polled = self._transport.poll(self._patience(), POLL_RECORDS)
+            polled = self._transport.poll(self._patience(), POLL_RECORDS, self._on_revoke)
             if polled.assigned or polled.revoked or polled.lost:
                 self._metrics.rebalanced()
-            self._drop(polled.lost)
-            self._leave(polled.revoked)
+            self._drop(polled.revoked | polled.lost)
             # Before anything that can fail: the client has moved on past these records.
             for raw in polled.batches:
                 if raw.source in self.pipelines:
@@ -124,10 +128,9 @@ class Loop:
                 self._ask()
             self._process()
             self._pause_and_resume()
-            if self._due() or self._leaving:
+            if self._due():
                 self._commit()
-            self._checkpoints.turn(self.pipelines, now=self._leaving)
-            self._give_up()
+            self._checkpoints.turn(self.pipelines)
             self._tell()
         except StoreFenced as error:
             # Whether the partition is still ours the next polls tell; its state is to be read again.
@@ -138,28 +141,41 @@ class Loop:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
             self._drop([*self.pipelines, *self._to_open, *self._opening])
         except RetryError as error:
-            self._release(list(self._leaving))  # what was to be given up waits for nobody
             self._back_off(error)
 
     def finish(self) -> None:
         """Commit what is pending and checkpoint, for a clean end. What cannot be committed or stored now is
         done again by the next owner."""
-        end = self._clock() + FINISH_S
         try:
             while any(p.uncommitted for p in self.pipelines.values()) and self._failures < 5:
                 try:
                     self._commit()
                 except RetryError as error:
                     self._back_off(error)
-            tried: set[TopicPartition] = set()
-            while self._clock() < end:
-                left = {s for s, p in self.pipelines.items() if self._checkpoints.wanted(s, p)}
-                if not left - tried and not self._checkpoints.busy:
-                    break
-                tried |= self._checkpoints.turn(self.pipelines, now=left - tried)
-                self._sleep(BUSY_S)
+            self._store(self.pipelines, FINISH_S)
         except ReopenError as error:
             log.warning("another worker has the tasks", reason=str(error))
+
+    def _on_revoke(self, sources: frozenset[TopicPartition]) -> None:
+        """Inside a poll: partitions are about to be given up. What is computed of them is committed, and their
+        state stored, so that the next owner has little to replay; what fails it does again."""
+        leaving = {source: self.pipelines[source] for source in sources if source in self.pipelines}
+        try:
+            if any(pipeline.uncommitted for pipeline in leaving.values()):
+                self._commit()
+            self._store(leaving, LEAVE_S)
+        except StreamgenError as error:
+            log.warning("given up without a checkpoint", sources=sorted(map(str, sources)), reason=str(error))
+
+    def _store(self, pipelines: Mapping[TopicPartition, Pipeline], seconds: float) -> None:
+        """Checkpoint these tasks now, as far as `seconds` allow; what fails is not tried again."""
+        end, tried = self._clock() + seconds, set[TopicPartition]()
+        while self._clock() < end:
+            left = {source for source, p in pipelines.items() if self._checkpoints.wanted(source, p)} - tried
+            if not left and not self._checkpoints.under_way(pipelines):
+                return
+            tried |= self._checkpoints.turn(self.pipelines, now=left)
+            self._sleep(BUSY_S)
 
     # --- partitions come and go
 
@@ -251,34 +267,11 @@ class Loop:
             )
         log.warning("the log has a gap, and learning goes on behind it", reason=what)
 
-    def _leave(self, sources: Iterable[TopicPartition]) -> None:
-        """Partitions are to be given up: what is computed of them is committed and stored first."""
-        for source in sources:
-            if source in self.pipelines:
-                self.pipelines[source].stop()
-                self._leaving[source] = self._clock() + LEAVE_S
-            else:
-                self._release([source])
-
-    def _give_up(self) -> None:
-        """Release what was revoked, and is committed and stored or has waited long enough."""
-        for source, until in list(self._leaving.items()):
-            pipeline = self.pipelines[source]
-            done = not pipeline.uncommitted and not self._checkpoints.wanted(source, pipeline)
-            if done or self._clock() >= until:
-                self._release([source])
-
-    def _release(self, sources: Iterable[TopicPartition]) -> None:
-        for source in sources:
-            self._drop([source])
-            self._transport.release([source])
-
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
         for source in sources:
             self._paused.discard(source)
             self._to_open.discard(source)
-            self._leaving.pop(source, None)
             self._opening.forget(source)
             self._checkpoints.remove(source)
             if self.pipelines.pop(source, None) is not None:
@@ -315,7 +308,7 @@ class Loop:
         """How long a poll may wait, s."""
         if any(p.queued for p in self.pipelines.values()):
             return 0.0
-        if self._leaving or self._checkpoints.busy or len(self._opening):
+        if self._checkpoints.under_way(self.pipelines) or len(self._opening):
             return BUSY_S
         if self._waiting_since is None:
             return IDLE_S

@@ -62,20 +62,14 @@ class Pipeline:
         self._drift_told: set[str] = set()
         self._queue: deque[RawBatch] = deque()
         self.queued = 0
-        self.stopped = False
 
     def feed(self, raw: RawBatch) -> None:
         """Queue records. Those before the position (delivered again) are dropped: positions never regress."""
         first = int(np.searchsorted(raw.offset_N, self.position))
-        if first < len(raw) and not self.stopped:
+        if first < len(raw):
             self._queue.append(raw if first == 0 else rows(raw, first, len(raw)))
             self.queued += len(raw) - first
             self._metrics.received(self.source, len(raw) - first)
-
-    def stop(self) -> None:
-        """Process no more: the partition is about to be another worker's."""
-        self._queue.clear()
-        self.queued, self.stopped = 0, True
 
     def step(self, limit: int) -> int:
         """Process up to `limit` queued records of one batch; returns how many. When it raises a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -19,14 +19,13 @@ from streamgen.errors import BrokerUnavailable, Fenced, LogGap, TopicError
 from streamgen.kafka import fastpath
 from streamgen.kafka.client import client_settings, translated
 from streamgen.kafka.record_codec import Decoded
-from streamgen.kafka.transport import Committed, Polled
+from streamgen.kafka.transport import Committed, OnRevoke, Polled
 from streamgen.records import RawBatch, TopicPartition
 
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_MS = 30_000
 METADATA_AGE_MS = 5_000
-HOLD_S = 10.0  # the longest that a partition is kept from its next owner, to be committed and stored
 
 _HOW_ON = (
     "Start again: where it was made anew, `on_log_gap: continue` begins at its first record; where it was "
@@ -35,19 +34,18 @@ _HOW_ON = (
 
 
 class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped
-    """Notes what a rebalance did, and holds the next one back until what was revoked is released.
+    """Notes what a rebalance did, and has what is revoked finished before it is given up.
 
     It runs on the client's I/O thread, where a call that waits would fail: all it does to the consumer is
-    local. While it sleeps the client goes on: heartbeats are sent, and a poll brings nothing.
+    local. While it sleeps the client goes on, and sends heartbeats; the caller's thread waits in its poll.
     """
 
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
-        # Was it lost? Which? A queue: two threads may not replace one another's sets.
+        # Was it lost (or given up)? Which? A queue: two threads may not replace one another's sets.
         self.gone: deque[tuple[bool, TopicPartition]] = deque()
-        self.held: set[TopicPartition] = set()  # revoked, and not released yet
-        self.held_under: Any = None  # the group metadata that they may be committed with
-        self.closing = False
+        self.on_revoke: OnRevoke | None = None  # of the poll that is under way
+        self.revoked_under: Any = None  # the group metadata to commit with inside `on_revoke`
 
     async def on_partitions_assigned(self, assigned: Iterable[ClientPartition]) -> None:
         for partition in assigned:
@@ -56,18 +54,17 @@ class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cli
             self.consumer.seek(partition, 0)
 
     async def on_partitions_revoked(self, revoked: Iterable[ClientPartition]) -> None:
-        mine = {TopicPartition(*partition) for partition in revoked}
-        if not self.closing:
-            # Nobody else can own them before this member joins again, which it does when this returns.
-            self.held_under = self.consumer.group_metadata()
-            self.held |= mine
+        mine = frozenset(TopicPartition(*partition) for partition in revoked)
+        if self.on_revoke is not None:
+            # Nobody else can own them before this member joins again, which it does when this returns. Any
+            # later group metadata would vouch for partitions that are another member's by then.
+            self.revoked_under = self.consumer.group_metadata()
+            finishing = threading.Thread(target=self.on_revoke, args=(mine,), name="streamgen-revoke")
+            finishing.start()
+            while finishing.is_alive():
+                await fastpath.sleep(self.consumer, 0.005)
+            self.revoked_under = None
         self.gone.extend((False, source) for source in mine)
-        deadline = time.monotonic() + HOLD_S
-        while self.held & mine and not self.closing and time.monotonic() < deadline:
-            await fastpath.sleep(self.consumer, 0.005)
-        # Told before the group is joined again, so that who sees a later generation sees this too.
-        self.gone.extend((True, source) for source in self.held & mine)
-        self.held -= mine
 
     async def on_partitions_lost(self, lost: Iterable[ClientPartition]) -> None:
         self.gone.extend((True, TopicPartition(*partition)) for partition in lost)
@@ -86,14 +83,15 @@ class GroupConsumer:
         self._connect()
 
     def _connect(self) -> None:
+        session_ms = self._kafka.session_timeout_ms
+        session = {"session_timeout_ms": session_ms, "heartbeat_interval_ms": min(3000, session_ms // 3)}
+        settings = session | client_settings(self._kafka)
         with translated(f"connecting to {self._kafka.bootstrap_servers}"):
             self._consumer = KafkaConsumer(
-                **client_settings(self._kafka),
+                **settings,
                 client_id=self._client_id,
                 group_id=self._group,
                 group_instance_id=self._client_id if self._static else None,
-                session_timeout_ms=self._kafka.session_timeout_ms,
-                heartbeat_interval_ms=min(3000, self._kafka.session_timeout_ms // 3),
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 # A position that retention has passed, or that lies behind the end, is for us to judge.
@@ -118,18 +116,20 @@ class GroupConsumer:
                 self._consumer.partitions_for_topic(topic)
         self._owned: set[TopicPartition] = set()  # as told to the caller
         self._sought: set[TopicPartition] = set()
-        self._leaving: set[TopicPartition] = set()  # revoked, as told to the caller, and not released
         self._paused: set[TopicPartition] = set()  # by the caller
         self._gaps: dict[TopicPartition, int] = {}  # found, and not told yet
         self._polled_under: Any = None  # the group metadata captured with the records of the last poll
 
-    def poll(self, timeout_s: float, max_records: int) -> Polled:
+    def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
+        self._changes.on_revoke = on_revoke
         try:
             with translated(f"reading {', '.join(self._topics)}"):
                 polled = self._poll(timeout_s, max_records)
         except BrokerUnavailable as error:
             log.warning("%s", error)  # the client goes on trying; its membership ends if that takes too long
             polled = {}
+        finally:
+            self._changes.on_revoke = None
         self._polled_under = group = self._consumer.group_metadata()
         if self._owned and (group.generation_id < 0 or not group.member_id):
             # The broker would take offsets with such metadata from anyone: nothing of this may be used.
@@ -166,16 +166,14 @@ class GroupConsumer:
         self._each(self._consumer.resume, (source for source in sources if source in self._sought))
 
     @property
-    def group_metadata(self) -> Any:
-        """What offsets are to be committed with: captured with the records, or, while partitions leave, when
-        they were revoked. A later one would vouch for partitions that are another member's by then."""
-        return self._changes.held_under if self._leaving else self._polled_under
+    def revoking(self) -> bool:
+        """Whether `on_revoke` is being called."""
+        return self._changes.revoked_under is not None
 
-    def release(self, sources: Iterable[TopicPartition]) -> None:
-        """What was revoked is done with: the group may give it to another member."""
-        sources = set(sources)
-        self._leaving -= sources
-        self._changes.held -= sources
+    @property
+    def group_metadata(self) -> Any:
+        """What offsets are to be committed with: captured with the records, or when they were revoked."""
+        return self._changes.revoked_under or self._polled_under
 
     def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         with translated("reading the group's committed offsets"):
@@ -220,7 +218,6 @@ class GroupConsumer:
     def forget(self) -> None:
         """Own nothing any more: the next poll assigns again what the group still gives this member."""
         self._each(self._consumer.pause, self._owned)
-        self.release(self._leaving)
         self._owned, self._sought, self._paused = set(), set(), set()
 
     def rejoin(self) -> None:
@@ -233,7 +230,6 @@ class GroupConsumer:
 
     def close(self) -> None:
         """Leave the group; a static member keeps its place for the session timeout."""
-        self._changes.closing = True
         self._consumer.close(autocommit=False, timeout_ms=5000)
 
     def _poll(self, timeout_s: float, max_records: int) -> Any:
@@ -262,14 +258,10 @@ class GroupConsumer:
             self._gaps[source] = first
 
     def _take_changes(self) -> tuple[frozenset[TopicPartition], ...]:
-        """What was assigned, revoked and lost since the last call. Called after the group metadata was read:
-        a later generation than the one that revoked is never seen without the loss that went before."""
+        """What was assigned, revoked and lost since the last call; a partition may be in two of them."""
         taken = [self._changes.gone.popleft() for _ in range(len(self._changes.gone))]
-        known = self._owned | self._leaving
-        lost = frozenset(source for was_lost, source in taken if was_lost and source in known)
-        revoked = frozenset(source for was_lost, source in taken if not was_lost and source in self._owned)
-        revoked -= lost
-        self._leaving = (self._leaving | revoked) - lost
+        lost = frozenset(source for was_lost, source in taken if was_lost and source in self._owned)
+        revoked = frozenset(source for _, source in taken if source in self._owned) - lost
         for gone in (self._owned, self._sought, self._paused):
             gone -= lost | revoked
         assigned = frozenset(TopicPartition(*p) for p in self._consumer.assignment()) - self._owned

@@ -8,7 +8,7 @@ from streamgen.config import Config
 from streamgen.errors import Fenced, StreamgenError
 from streamgen.kafka.consumer import GroupConsumer
 from streamgen.kafka.producer import TransactionalProducer
-from streamgen.kafka.transport import Committed, Polled
+from streamgen.kafka.transport import Committed, OnRevoke, Polled
 from streamgen.records import OutputBatch, TopicPartition
 
 
@@ -34,8 +34,8 @@ class KafkaTransport:
             self._consumer.close()
             raise
 
-    def poll(self, timeout_s: float, max_records: int) -> Polled:
-        return self._consumer.poll(timeout_s, max_records)
+    def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
+        return self._consumer.poll(timeout_s, max_records, on_revoke)
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self._consumer.seek(source, offset)
@@ -46,15 +46,13 @@ class KafkaTransport:
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         self._consumer.resume(sources)
 
-    def release(self, sources: Iterable[TopicPartition]) -> None:
-        self._consumer.release(sources)
-
     def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         if self._producer.in_doubt:
             try:
                 self._producer.open()  # ends the open transaction, whose offsets would be waited for
             except Fenced:
-                self._consumer.rejoin()
+                if not self._consumer.revoking:
+                    self._consumer.rejoin()
                 raise
         return self._consumer.committed(sources)
 
@@ -73,13 +71,15 @@ class KafkaTransport:
     def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
         group = self._consumer.group_metadata
         if offsets and (group is None or group.generation_id < 0 or not group.member_id):
-            self._consumer.forget()
+            if not self._consumer.revoking:  # in the middle of a poll, which will tell
+                self._consumer.forget()
             raise Fenced("The membership of the group ended: another worker may own the partitions.")
         try:
             topics = {source.topic for source in offsets}
             self._producer.publish(outputs, offsets, group, {topic: self.topic_id(topic) for topic in topics})
         except Fenced:
-            self._consumer.rejoin()
+            if not self._consumer.revoking:
+                self._consumer.rejoin()
             raise
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ thread. It never commits on its own and never seeks on its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,7 +19,7 @@ class Polled:
 
     batches: list[RawBatch] = field(default_factory=list)
     assigned: frozenset[TopicPartition] = frozenset()
-    revoked: frozenset[TopicPartition] = frozenset()  # to be given up: commit, then `release` them
+    revoked: frozenset[TopicPartition] = frozenset()  # given up in order; a commit is no longer possible
     lost: frozenset[TopicPartition] = frozenset()  # taken away: what was not committed is another's now
     # Partitions whose next record is gone, and the first that there is; they deliver nothing until `seek`.
     gaps: Mapping[TopicPartition, int] = field(default_factory=dict)
@@ -34,6 +34,9 @@ class Committed:
     topic_id: str
 
 
+OnRevoke = Callable[[frozenset[TopicPartition]], None]
+
+
 class Transport(Protocol):
     """One group member and its transactional producer.
 
@@ -41,8 +44,12 @@ class Transport(Protocol):
     the group leaves or gives this member.
     """
 
-    def poll(self, timeout_s: float, max_records: int) -> Polled:
+    def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
         """Wait up to `timeout_s` for records. Call often: it also keeps the group membership alive.
+
+        `on_revoke` is called with partitions before they are given up, maybe in another thread while this
+        call waits for it: their offsets can be published inside it for the last time. It must not raise and
+        may use no method but `publish` and `committed`; while it lasts, nobody else gets the partitions.
 
         A newly assigned partition is reported in `assigned` and delivers nothing until `seek` was
         called for it. The group metadata is captured with the records (KIP-447): `publish` uses it.
@@ -61,10 +68,6 @@ class Transport(Protocol):
 
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         """Undo `pause`."""
-
-    def release(self, sources: Iterable[TopicPartition]) -> None:
-        """Give revoked partitions up. Until then, and for some seconds, their offsets may be committed and
-        nobody else gets them; when that takes too long they are told again as `lost`."""
 
     def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         """The group's committed offset of each partition, waiting for pending transactions; None: never."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 import numpy as np
 
 from streamgen.errors import Fenced, LogGap, OutcomeUnknown, PublishAborted, StopError
-from streamgen.kafka.transport import Committed, Polled
+from streamgen.kafka.transport import Committed, OnRevoke, Polled
 from streamgen.records import OutputBatch, RawBatch, TopicPartition
 from streamgen.testing.log import LogRecord, MemoryLog
 
@@ -52,7 +52,6 @@ class MemoryTransport:
         self._to_revoke: set[TopicPartition] = set()
         self._to_lose: set[TopicPartition] = set()
         self._position: dict[TopicPartition, int | None] = {}  # of the assigned; None: not sought yet
-        self._leaving: set[TopicPartition] = set()  # revoked, and not released
         self._paused: set[TopicPartition] = set()
         self._gaps: dict[TopicPartition, int] = {}
         self._faults: deque[Fault | None] = deque()
@@ -67,7 +66,7 @@ class MemoryTransport:
         self._faults.extend(faults)
 
     def revoke(self, *sources: TopicPartition) -> None:
-        """Ask for partitions at the next poll: their offsets may be committed until they are released."""
+        """Give partitions up at the next poll, after `on_revoke`."""
         self._to_revoke.update(sources)
 
     def lose(self, *sources: TopicPartition) -> None:
@@ -82,14 +81,17 @@ class MemoryTransport:
         """Void the membership: the next poll or publish raises `Fenced`, the one after it rejoins."""
         self._void = True
 
-    def poll(self, timeout_s: float, max_records: int) -> Polled:
+    def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
         self._check()
         self._raise_if_void()
-        lost = frozenset(self._to_lose & (self._position.keys() | self._leaving))
+        lost = frozenset(self._to_lose & self._position.keys())
         revoked = frozenset(self._to_revoke & self._position.keys()) - lost
-        for source in lost | revoked:
-            self._position.pop(source, None)
-        self._leaving = (self._leaving | revoked) - lost
+        for source in lost:
+            del self._position[source]
+        if revoked and on_revoke is not None:
+            on_revoke(revoked)
+        for source in revoked:
+            del self._position[source]
         self._paused -= lost | revoked
         assigned = frozenset(self._to_assign - self._position.keys())
         self._position.update(dict.fromkeys(assigned))
@@ -112,10 +114,6 @@ class MemoryTransport:
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         self._check()
         self._paused.difference_update(sources)
-
-    def release(self, sources: Iterable[TopicPartition]) -> None:
-        self._check()
-        self._leaving.difference_update(sources)
 
     def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
         self._check()
@@ -146,7 +144,7 @@ class MemoryTransport:
     def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
         self._check()
         self._raise_if_void()
-        stale = offsets.keys() - self._position.keys() - self._leaving
+        stale = offsets.keys() - self._position.keys()
         if stale:
             self._forget(self._position)
             raise Fenced(f"{min(stale)} is not assigned to this worker any more.")
@@ -204,7 +202,7 @@ class MemoryTransport:
     def _forget(self, again: Iterable[TopicPartition]) -> None:
         """Own nothing, and assign `again` at the next poll."""
         self._to_assign |= set(again)
-        self._position, self._paused, self._leaving = {}, set(), set()
+        self._position, self._paused = {}, set()
 
     def _crash(self) -> None:
         self._crashed = True

@@ -66,6 +66,10 @@ class Rig:
             return False
         return True
 
+    def committed(self, worker: KafkaTransport) -> int | None:
+        found = worker.committed([self.input])[self.input]
+        return None if found is None else found.offset
+
     @staticmethod
     def wait(until: Callable[[], object], seconds: float = 20) -> None:
         deadline = time.monotonic() + seconds
