@@ -24,7 +24,6 @@ from streamgen.loop import Loop
 from streamgen.metrics import Metrics
 from streamgen.models import settings
 from streamgen.models.device import use_device
-from streamgen.state.files import FileStore
 from streamgen.state.on_kafka import KafkaStore
 from streamgen.state.store import Store
 
@@ -72,6 +71,8 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
 def _store(config: Config) -> Store:
     if config.state.store == "kafka":
         return KafkaStore(config.kafka, config.application_id)
+    from streamgen.state.files import FileStore  # its file systems take time to import
+
     return FileStore(config.state.store)
 
 

@@ -86,11 +86,11 @@ class TransactionalProducer:
     """
 
     def __init__(
-        self, kafka: KafkaConfig, transactional_id: str, timeout_ms: int = TRANSACTION_TIMEOUT_MS
+        self, kafka: KafkaConfig, transactional_id: str, timeout_ms: int | None = None
     ) -> None:
         """`timeout_ms`: after which the broker aborts a transaction whose producer is gone for good."""
         self.transactional_id = transactional_id
-        self._timeout_ms = timeout_ms
+        self._timeout_ms = timeout_ms or TRANSACTION_TIMEOUT_MS
         self._kafka = kafka
         self._producer: Any = None
         self._batch_bytes: dict[str, int] = {}  # topics whose limit is below our usual batch
