@@ -1,88 +1,63 @@
 """A task: one partition of an input topic with all its learners. Columns in, results out.
 
-The state is a function of the records that went through, in offset order; how they were cut into batches
-changes no bit of it. N records of a batch, D features.
+The state is a function of the records that went through, in offset order; how they were cut into batches, and
+which learners were in memory, changes no bit of it. Beside the learners it has two facts: stream time (the
+largest event time so far) and the keys that have no learner yet. N records of a batch, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streamgen.config import InputConfig
 from streamgen.learners.calibration import Calibration
-from streamgen.learners.episodes import Episodes, Verdicts
+from streamgen.learners.candidates import Candidates
+from streamgen.learners.episodes import Episodes
+from streamgen.learners.expiry import Expiry
+from streamgen.learners.residents import Residents
+from streamgen.learners.results import Results as Results  # both are part of what a task is to its callers
+from streamgen.learners.results import chosen
+from streamgen.learners.snapshot import Snapshot as Snapshot
 from streamgen.models import build
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import Learner
 from streamgen.models.slab import Slab
-from streamgen.records import Columns, Floats, TopicPartition
+from streamgen.records import Columns, Floats, Ints, TopicPartition
 from streamgen.state.checkpoint import Fields, LearnerState
-from streamgen.windows import Clock, Ticks
+from streamgen.windows import Clock
 
 # A model sees no larger value: the difference of two, and a multiple of it, must be finite.
 LARGEST = 1e300
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
-    """One result for each record of `columns`."""
+@dataclass(slots=True)
+class _Turn:
+    """Records whose learners are all in memory, each in a row of its own: they go through in one call."""
 
-    columns: Columns
-    scores: Scores
-    p_N: Floats
-    verdicts: Verdicts
-    ticks: Ticks
+    n: list[int] = field(default_factory=list)  # their rows in the batch
+    row: list[int] = field(default_factory=list)  # their learners' rows in the slab
+    rows: dict[str | None, int] = field(default_factory=dict)  # the same, of each key
 
 
-class Snapshot:
-    """A task's state at one offset, copied little by little while the task goes on.
+class Task:
+    """Scores and learns one partition's records, a learner per key.
 
-    A learner is copied when its turn comes, or before a record changes it: copy on write. So the stream
-    never waits for a whole copy, and the copies are the state at `offset`, bit by bit.
+    `page_directory` is where learners beyond `max_resident` are kept (None: where temporary files are).
     """
 
     def __init__(
         self,
-        offset: int,
-        facts: Mapping[str, Any],
-        keys: Iterable[str | None],
-        removed: Iterable[str | None],
-        copy: Callable[[str | None], LearnerState],
-    ) -> None:
-        self.offset, self.facts, self.removed = offset, facts, frozenset(removed)
-        self.keys = tuple(keys)  # whose learners are part of it
-        self._left = dict.fromkeys(self.keys)
-        self._copy = copy
-        self._early: list[LearnerState] = []  # copied because they were about to change
-
-    @property
-    def done(self) -> bool:
-        """Whether every learner was taken."""
-        return not self._left and not self._early
-
-    def before(self, keys: Iterable[str | None]) -> None:
-        """These learners are about to change."""
-        for key in keys:
-            if key in self._left:
-                del self._left[key]
-                self._early.append(self._copy(key))
-
-    def take(self, count: int) -> list[LearnerState]:
-        """Up to `count` more learners."""
-        taken, self._early = self._early[:count], self._early[count:]
-        while self._left and len(taken) < count:
-            taken.append(self._copy(self._left.popitem()[0]))
-        return taken
-
-
-class Task:
-    """Scores and learns one partition's records, a learner per key."""
-
-    def __init__(
-        self, source: TopicPartition, config: InputConfig, features: tuple[str, ...], seed: int, device: str
+        source: TopicPartition,
+        config: InputConfig,
+        features: tuple[str, ...],
+        seed: int,
+        device: str,
+        page_directory: Path | None = None,
     ) -> None:
         self.source, self.config, self.features = source, config, features
         self.model = build(config.model, len(features), config.window, device)
@@ -90,33 +65,50 @@ class Task:
         self._clock = Clock(config.window)
         self._calibration = Calibration(self.model.surprises)
         self._episodes = Episodes(config.anomaly)
-        self._rows: dict[str | None, int] = {}
-        self._learners: list[Learner] = []
+        ttl_ms = None if config.key_ttl is None else config.key_ttl // timedelta(milliseconds=1)
+        self._expiry = None if ttl_ms is None else Expiry(ttl_ms)
+        self._candidates = Candidates(config.min_records, ttl_ms)
+        self._stream_time: int | None = None  # ms; None before the first record
         # Since the last snapshot:
         self._changed: set[str | None] = set()
         self._removed: set[str | None] = set()
+        self._told: set[str | None] = set()  # the keys of learners that a snapshot has or that were restored
         self._snapshot: Snapshot | None = None
         fields = {
             **self.model.fields(),
             **Clock.FIELDS,
             **self._calibration.fields(),
             **Episodes.fields(len(features)),
+            **(Expiry.FIELDS if self._expiry else {}),
         }
-        self.slab = Slab(fields, device)
+        self.slab = Slab(fields, device, config.max_resident)
+        self._residents = Residents(self.model, self.slab, self._name, config.max_resident, page_directory)
 
     def process(self, columns: Columns) -> Results:
-        """Score every record by what came before it, and learn from it."""
-        touched = set(columns.key)
+        """Score every record by what came before it, and learn from it.
+
+        Raises `StopError` when learners beyond `max_resident` cannot be kept on disk.
+        """
         if self._snapshot is not None:
-            self._snapshot.before(touched)
-        self._changed |= touched
-        rows = self._rows
-        row_N = np.array(
-            [rows[key] if key in rows else self._add(key) for key in columns.key], dtype=np.int64
-        )
+            self._snapshot.before(set(columns.key))
+        parts = []
+        for turn in self._turns(columns):
+            whole = len(turn.n) == len(columns)
+            n_N, row_N = np.array(turn.n, dtype=np.int64), np.array(turn.row, dtype=np.int64)
+            results = self._run(columns if whole else chosen(columns, n_N), row_N)
+            if self._expiry is not None:
+                for key, row in turn.rows.items():
+                    self.slab.host("key_newest")[row] = self._expiry.newest(key)
+            parts.append((n_N, results))
+        self._sweep()
+        if len(parts) == 1 and len(parts[0][0]) == len(columns):
+            return parts[0][1]
+        return Results.together(columns, parts, self.model.surprises)
+
+    def _run(self, columns: Columns, row_N: Ints) -> Results:
         ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
         value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
-        scores = self.model.run(self.slab, row_N, value_ND, ticks, self._learners)
+        scores = self.model.run(self.slab, row_N, value_ND, ticks, self._residents.learners)
         p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
         verdicts = self._episodes.judge(self.slab, row_N, columns, scores, p_N, ranked_N, ticks)
         return Results(columns, scores, p_N, verdicts, ticks)
@@ -124,49 +116,138 @@ class Task:
     @property
     def keys(self) -> list[str | None]:
         """The keys that have a learner, in the order in which they came."""
-        return list(self._rows)
+        return list(self._residents)
+
+    @property
+    def resident(self) -> int:
+        """Learners in memory."""
+        return len(self._residents.rows)
+
+    @property
+    def paged(self) -> int:
+        """Learners on disk, beyond `max_resident`."""
+        return len(self._residents.pages)
+
+    @property
+    def candidates(self) -> int:
+        """Keys that have no learner yet and are counted."""
+        return len(self._candidates)
 
     def generate(self, key: str | None, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] sequences that go on from the key's newest record, in input units."""
-        row = self._rows[key]
-        return self.model.generate(self.slab, row, self._learners[row], length, count, seed)
+        """[count, length, D] sequences that go on from the key's newest record, in input units. Raises
+        `KeyError` for a key without a learner."""
+        if key not in self._residents:
+            raise KeyError(key)
+        row = self._residents.use(key)
+        assert row is not None  # no other learner is busy
+        return self.model.generate(self.slab, row, self._residents.learners[row], length, count, seed)
 
     def snapshot(self, offset: int, whole: bool = False) -> Snapshot:
         """The state now, of which `offset` is the next record: the learners that changed since the last
         snapshot, or all of them. One at a time: an earlier one must be done, or is given up."""
-        keys = list(self._rows) if whole else [key for key in self._rows if key in self._changed]
-        self._snapshot = Snapshot(offset, {}, keys, self._removed - self._rows.keys(), self._copy)
+        keys = [key for key in self._residents if whole or key in self._changed]
+        removed = {key for key in self._removed if key not in self._residents}
+        facts = {"stream_time": self._stream_time, "candidates": self._candidates.facts()}
+        self._snapshot = Snapshot(offset, facts, keys, removed, self._copy)
+        self._told.update(keys)
         self._changed, self._removed = set(), set()
         return self._snapshot
 
     def give_up(self, snapshot: Snapshot) -> None:
         """A snapshot was not stored: what was part of it counts as changed again."""
-        self._changed.update(key for key in snapshot.keys if key in self._rows)
+        self._changed.update(key for key in snapshot.keys if key in self._residents)
         self._removed |= snapshot.removed
         self._snapshot = None
 
     def learners(self) -> dict[str | None, Fields]:
         """A copy of every learner, by key."""
-        return {key: self._copy(key).fields for key in self._rows}
+        return {key: self._residents.copy(key) for key in self._residents}
 
     def restore(self, facts: Mapping[str, Any], learners: Mapping[str | None, Fields]) -> None:
-        """Take on a state that `snapshot` gave. Raises `StateError` when its fields are not this task's."""
+        """Take on a state that `snapshot` gave; only a new task can. Raises `StateError` when its fields are
+        not this task's."""
+        self._stream_time = facts.get("stream_time")
+        self._candidates.restore(facts.get("candidates", ()))
         for key, fields in learners.items():
-            row = self._rows[key] = self.slab.add()
-            self._learners.append(self._learner(key))
-            self.slab.load(row, fields)
-            self.model.adopt(self.slab, row, self._learners[row])
+            self._residents.put(key, fields)
+            if self._expiry is not None:
+                self._expiry.heard(key, int(fields["key_newest"]))
+        self._told.update(learners)
+
+    def _turns(self, columns: Columns) -> Iterator[_Turn]:
+        """All records whose keys have a learner, in as few turns as can be: one ends where a key of it
+        expires, or where `max_resident` leaves no room for one more. Each must be run before the next."""
+        whole = self._whole(columns)
+        if whole is not None:
+            yield whole
+            return
+        turn, residents, expiry = _Turn(), self._residents, self._expiry
+        for n, (key, time) in enumerate(zip(columns.key, columns.timestamp_N.tolist(), strict=True)):
+            now = self._stream_time = self._later(time)
+            if expiry is not None and expiry.expired(key, now):
+                if key in turn.rows:
+                    yield turn
+                    turn = _Turn()
+                self._forget(key)
+            row = turn.rows.get(key)
+            if row is None:
+                if key not in residents and not self._candidates.admit(key, time, now):
+                    continue
+                row = residents.use(key, turn.rows)
+                if row is None:
+                    yield turn
+                    turn = _Turn()
+                    row = residents.use(key)
+                    assert row is not None
+                turn.rows[key] = row
+                self._changed.add(key)
+            if expiry is not None:
+                expiry.heard(key, time)
+            turn.n.append(n)
+            turn.row.append(row)
+        if turn.n:
+            yield turn
+
+    def _whole(self, columns: Columns) -> _Turn | None:
+        """The usual batch at once: all its learners are in memory, and none can expire."""
+        if self._expiry is not None or not len(columns):
+            return None
+        resident = self._residents.rows
+        row = [resident.get(key, -1) for key in columns.key]
+        if -1 in row:
+            return None
+        keys = dict.fromkeys(columns.key)
+        for key in keys if self.config.max_resident is not None else ():
+            self._residents.use(key)
+        self._changed.update(keys)
+        self._stream_time = self._later(int(columns.timestamp_N.max()))
+        return _Turn(list(range(len(row))), row)
+
+    def _later(self, time: int) -> int:
+        return time if self._stream_time is None else max(time, self._stream_time)
+
+    def _sweep(self) -> None:
+        """Forget the keys that are silent for too long: no later than at the end of the batch, so that a
+        snapshot has none of them, wherever batches end."""
+        if self._expiry is not None and self._stream_time is not None:
+            for key in self._expiry.sweep(self._stream_time):
+                self._forget(key)
+            self._residents.compact()
+
+    def _forget(self, key: str | None) -> None:
+        """The key's learner is no more; its open episode ends unsaid."""
+        if self._snapshot is not None:
+            self._snapshot.before((key,))
+        self._residents.remove(key)
+        if self._expiry is not None:
+            self._expiry.forget(key)
+        self._changed.discard(key)
+        if key in self._told:
+            self._told.discard(key)
+            self._removed.add(key)
 
     def _copy(self, key: str | None) -> LearnerState:
-        row = self._rows[key]
-        self.model.collect(self.slab, row)
-        return LearnerState(key, self.slab.row(row))
+        return LearnerState(key, self._residents.copy(key))
 
-    def _add(self, key: str | None) -> int:
-        row = self._rows[key] = self.slab.add()
-        self._learners.append(self._learner(key))
-        self.model.start(self.slab, row, self._learners[row])
-        return row
-
-    def _learner(self, key: str | None) -> Learner:
+    def _name(self, key: str | None) -> Learner:
         return Learner(self._seed, self.source.topic, key)

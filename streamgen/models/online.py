@@ -95,6 +95,10 @@ class OnlineModel(Protocol):
     def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
         """Take up a row that was loaded: undo of `collect`."""
 
+    def release(self, slab: Slab, row: int) -> None:
+        """The learner leaves the row: forget whatever the model keeps of it elsewhere. The row is then
+        another learner's, given by `start` or `adopt`."""
+
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """[count, length, D] sequences that go on from the learner's state, in input units."""
 

@@ -107,6 +107,10 @@ class RiverDetector:
         trees.counter = updates % self.settings.window_size
         trees._first_window = updates < self.settings.window_size
 
+    def release(self, slab: Slab, row: int) -> None:
+        """See `OnlineModel.release`."""
+        del self._live[row]
+
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """River's detectors have no distribution to draw from. Raises `InputError`."""
         raise InputError("The model river only detects; generate with stream_ae.")

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from streamgen.errors import StateError
 
 ALIGN = 16  # float32 values in 64 bytes
+SMALL = 64  # rows; fewer are not worth moving
 
 
 def padded(size: int) -> int:
@@ -37,32 +38,66 @@ class Field:
 
 
 class Slab:
-    """All fields of M learners. A row is a learner's whole state and nothing else."""
+    """All fields of M learners. A row is a learner's whole state and nothing else.
 
-    def __init__(self, fields: Mapping[str, Field], device: str = "cpu") -> None:
+    A removed learner's row is the next one's to come. `most` is the largest number of learners there will
+    ever be at once, if there is one: no memory is taken beyond it.
+    """
+
+    def __init__(self, fields: Mapping[str, Field], device: str = "cpu", most: int | None = None) -> None:
         self.fields = dict(fields)
         self.device = torch.device(device)
-        self.size = 0
         self.generation = 0  # counts reallocations: a view taken before is stale after
+        self.capacity = 0  # rows that there is memory for
+        self._most = most
         self._host: dict[str, NDArray[Any]] = {}
         self._device: dict[str, torch.Tensor] = {}
-        self._capacity = 0
-        self._reserve(1)
+        self._end = 0  # rows from here on have their fill values
+        self._free: list[int] = []  # rows before `_end` that are nobody's
+        self._allocate(1, slice(0), 0)
+
+    @property
+    def size(self) -> int:
+        """M."""
+        return self._end - len(self._free)
 
     def host(self, name: str) -> NDArray[Any]:
-        """The [M_capacity, ...] array of a host field; take it anew after `add`."""
+        """The [M_capacity, ...] array of a host field; take it anew after `add` and `compact`."""
         return self._host[name]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """The [M_capacity, ...] float32 tensor of a device field; take it anew after `add`."""
+        """The [M_capacity, ...] float32 tensor of a device field; take it anew after `add` and `compact`."""
         return self._device[name]
 
     def add(self) -> int:
-        """Append a learner whose fields have their fill values; return its row."""
-        if self.size == self._capacity:
-            self._reserve(2 * self._capacity)
-        self.size += 1
-        return self.size - 1
+        """A learner more, whose fields have their fill values; return its row."""
+        if self._free:
+            row = self._free.pop()
+            for name, field in self.fields.items():
+                (self._device if field.on_device else self._host)[name][row] = field.fill
+            return row
+        if self._end == self.capacity:
+            doubled = 2 * self.capacity
+            most = doubled if self._most is None else min(doubled, self._most)
+            self._allocate(most, slice(self._end), self._end)
+        self._end += 1
+        return self._end - 1
+
+    def remove(self, row: int) -> None:
+        """The row is nobody's from here on."""
+        self._free.append(row)
+
+    @property
+    def sparse(self) -> bool:
+        """Whether `compact` would give back most of the memory."""
+        return 4 * self.size <= self.capacity and self.capacity >= SMALL
+
+    def compact(self) -> dict[int, int]:
+        """Give back the memory of removed learners; returns the new row of each learner's old one."""
+        kept = sorted(set(range(self._end)).difference(self._free))
+        self._allocate(max(2 * len(kept), 1), kept, len(kept))
+        self._end, self._free = len(kept), []
+        return {old: new for new, old in enumerate(kept)}
 
     def row(self, row: int) -> dict[str, NDArray[Any]]:
         """Copies of all fields of one learner."""
@@ -96,22 +131,21 @@ class Slab:
         host = sum(array[0].nbytes for array in self._host.values())
         return int(host + sum(4 * tensor[0].numel() for tensor in self._device.values()))
 
-    def _reserve(self, capacity: int) -> None:
-        if capacity <= self._capacity:
-            return
+    def _allocate(self, capacity: int, kept: slice | list[int], count: int) -> None:
+        """Memory for `capacity` learners, of which the first are the `count` rows `kept`."""
         for name, field in self.fields.items():
             shape = (capacity, *field.shape)
             if field.on_device:
                 length = math.prod(field.shape)
                 lines = torch.full((capacity, padded(length)), field.fill, device=self.device)
                 tensor = lines[:, :length].view(shape)
-                if self.size:
-                    tensor[: self.size] = self._device[name][: self.size]
+                if count:
+                    tensor[:count] = self._device[name][kept]
                 self._device[name] = tensor
             else:
                 array = np.full(shape, field.fill, dtype=field.dtype)
-                if self.size:
-                    array[: self.size] = self._host[name][: self.size]
+                if count:
+                    array[:count] = self._host[name][kept]
                 self._host[name] = array
-        self._capacity = capacity
+        self.capacity = capacity
         self.generation += 1

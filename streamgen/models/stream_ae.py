@@ -252,6 +252,9 @@ class StreamAE:
     def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
         """All state is in the row."""
 
+    def release(self, slab: Slab, row: int) -> None:
+        """The kept views are of the row's memory, whosever learner is in it."""
+
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """[count, length, D] samples that go on from the carried state, in input units.
 
