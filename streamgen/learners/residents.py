@@ -12,7 +12,7 @@ from pathlib import Path
 from streamgen.learners.paging import PageFile
 from streamgen.models.online import Learner, OnlineModel
 from streamgen.models.slab import Slab
-from streamgen.state.checkpoint import Fields
+from streamgen.state.checkpoint import Fields, LearnerState
 
 
 class Residents:
@@ -69,13 +69,13 @@ class Residents:
         self._place(key, fields)
         self._keys[key] = None
 
-    def copy(self, key: str | None) -> Fields:
+    def copy(self, key: str | None) -> LearnerState:
         """A learner's state, wherever it is; it stays there."""
         row = self.rows.get(key)
         if row is None:
-            return self.pages.read(key)
+            return LearnerState(key, self.pages.read(key))
         self._model.collect(self._slab, row)
-        return self._slab.row(row)
+        return LearnerState(key, self._slab.row(row))
 
     def remove(self, key: str | None) -> None:
         """There is no learner of the key any more."""
@@ -106,7 +106,7 @@ class Residents:
         oldest = next(iter(self.rows))
         if oldest in busy:
             return False
-        self.pages.write(oldest, self.copy(oldest))
+        self.pages.write(oldest, self.copy(oldest).fields)
         self._leave(oldest)
         return True
 

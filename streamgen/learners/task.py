@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from streamgen.models import build
 from streamgen.models.online import Learner
 from streamgen.models.slab import Slab
 from streamgen.records import Columns, Floats, Ints, TopicPartition
-from streamgen.state.checkpoint import Fields, LearnerState
+from streamgen.state.checkpoint import Fields
 from streamgen.windows import Clock
 
 # A model sees no larger value: the difference of two, and a multiple of it, must be finite.
@@ -61,7 +62,6 @@ class Task:
     ) -> None:
         self.source, self.config, self.features = source, config, features
         self.model = build(config.model, len(features), config.window, device)
-        self._seed = seed
         self._clock = Clock(config.window)
         self._calibration = Calibration(self.model.surprises)
         self._episodes = Episodes(config.anomaly)
@@ -82,7 +82,8 @@ class Task:
             **(Expiry.FIELDS if self._expiry else {}),
         }
         self.slab = Slab(fields, device, config.max_resident)
-        self._residents = Residents(self.model, self.slab, self._name, config.max_resident, page_directory)
+        name = partial(Learner, seed, source.topic)  # no method: a task that is dropped goes at once
+        self._residents = Residents(self.model, self.slab, name, config.max_resident, page_directory)
 
     def process(self, columns: Columns) -> Results:
         """Score every record by what came before it, and learn from it.
@@ -148,7 +149,7 @@ class Task:
         keys = [key for key in self._residents if whole or key in self._changed]
         removed = {key for key in self._removed if key not in self._residents}
         facts = {"stream_time": self._stream_time, "candidates": self._candidates.facts()}
-        self._snapshot = Snapshot(offset, facts, keys, removed, self._copy)
+        self._snapshot = Snapshot(offset, facts, keys, removed, self._residents.copy)
         self._told.update(keys)
         self._changed, self._removed = set(), set()
         return self._snapshot
@@ -161,7 +162,7 @@ class Task:
 
     def learners(self) -> dict[str | None, Fields]:
         """A copy of every learner, by key."""
-        return {key: self._residents.copy(key) for key in self._residents}
+        return {key: self._residents.copy(key).fields for key in self._residents}
 
     def restore(self, facts: Mapping[str, Any], learners: Mapping[str | None, Fields]) -> None:
         """Take on a state that `snapshot` gave; only a new task can. Raises `StateError` when its fields are
@@ -189,22 +190,20 @@ class Task:
                     yield turn
                     turn = _Turn()
                 self._forget(key)
-            row = turn.rows.get(key)
+            if key not in residents and not self._candidates.admit(key, time, now):
+                continue
+            row = residents.use(key, turn.rows)
             if row is None:
-                if key not in residents and not self._candidates.admit(key, time, now):
-                    continue
-                row = residents.use(key, turn.rows)
-                if row is None:
-                    yield turn
-                    turn = _Turn()
-                    row = residents.use(key)
-                    assert row is not None
-                turn.rows[key] = row
-                self._changed.add(key)
+                yield turn
+                turn = _Turn()
+                row = residents.use(key)
+                assert row is not None
             if expiry is not None:
                 expiry.heard(key, time)
+            turn.rows[key] = row
             turn.n.append(n)
             turn.row.append(row)
+            self._changed.add(key)
         if turn.n:
             yield turn
 
@@ -216,10 +215,9 @@ class Task:
         row = [resident.get(key, -1) for key in columns.key]
         if -1 in row:
             return None
-        keys = dict.fromkeys(columns.key)
-        for key in keys if self.config.max_resident is not None else ():
+        for key in columns.key if self.config.max_resident is not None else ():
             self._residents.use(key)
-        self._changed.update(keys)
+        self._changed.update(columns.key)
         self._stream_time = self._later(int(columns.timestamp_N.max()))
         return _Turn(list(range(len(row))), row)
 
@@ -245,9 +243,3 @@ class Task:
         if key in self._told:
             self._told.discard(key)
             self._removed.add(key)
-
-    def _copy(self, key: str | None) -> LearnerState:
-        return LearnerState(key, self._residents.copy(key))
-
-    def _name(self, key: str | None) -> Learner:
-        return Learner(self._seed, self.source.topic, key)
