@@ -16,7 +16,7 @@ from queue import Empty, Queue
 import structlog
 
 from streamgen.config import StateConfig
-from streamgen.errors import ReopenError, RetryError, StreamgenError
+from streamgen.errors import ReopenError, RetryError, StoreFenced, StreamgenError
 from streamgen.learners.task import Snapshot
 from streamgen.metrics import Metrics
 from streamgen.pipeline import Pipeline
@@ -138,8 +138,8 @@ class Checkpoints:
 
         Returns the tasks whose checkpoint was begun.
 
-        Raises `ReopenError` with the task's name when its store has another owner, and `StopError` when a
-        person must act. What failed otherwise is logged, counted and tried again when it is due.
+        Raises `StoreFenced` when a task's store has another owner, and `StopError` when a person must act.
+        What failed otherwise is logged, counted and tried again when it is due.
         """
         for source in [s for s, writing in self._writing.items() if writing.stored.done()]:
             self._end(source, pipelines)
@@ -205,14 +205,6 @@ class Checkpoints:
             return
         kept.offset = manifest.offset
         self._metrics.checkpointed(source, manifest.offset, now - writing.began)
-
-
-class StoreFenced(ReopenError):
-    """Another worker has claimed a task's checkpoints."""
-
-    def __init__(self, source: TopicPartition, message: str) -> None:
-        super().__init__(message)
-        self.source = source
 
 
 def _close(store: TaskStore, writing: _Writing | None) -> None:

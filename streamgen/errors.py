@@ -7,6 +7,9 @@
     ├── OutcomeUnknown        a commit was sent and its answer lost: read the committed offsets first
     ├── ReopenError           drop the tasks without writing, rejoin the group, open them again
     │   └── Fenced                another worker owns the partitions or the transactional id
+    ├── TaskError             drop one task without writing, and open it again
+    │   ├── StoreFenced           another worker has claimed its checkpoints
+    │   └── LearnerFailed         its learner raised: its state is not to be used
     └── StopError             a person must act; the message says what is wrong, where, and what to do
         ├── ConfigError           the configuration
         ├── InputError            a file or a topic's content that cannot be used as asked
@@ -21,6 +24,11 @@ it without a traceback and exits with a code other than 0.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from streamgen.records import TopicPartition
 
 
 class StreamgenError(Exception):
@@ -49,6 +57,28 @@ class ReopenError(StreamgenError):
 
 class Fenced(ReopenError):
     """Another worker owns the partitions or the transactional id now."""
+
+
+class TaskError(StreamgenError):
+    """One task's state is void: drop it without writing, and open it again."""
+
+    def __init__(self, source: TopicPartition, message: str) -> None:
+        super().__init__(message)
+        self.source = source
+
+
+class StoreFenced(TaskError):
+    """Another worker has claimed the task's checkpoints."""
+
+
+class LearnerFailed(TaskError):
+    """The learner raised at the records `first` … `end` − 1: its state may be half changed."""
+
+    def __init__(self, source: TopicPartition, first: int, end: int, reason: str) -> None:
+        super().__init__(
+            source, f"The learner failed at the records {first} to {end - 1} of {source}: {reason}"
+        )
+        self.first, self.end, self.reason = first, end, reason
 
 
 class StopError(StreamgenError):

@@ -14,22 +14,24 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
-from streamgen.checkpoints import Checkpoints, StoreFenced
+from streamgen.checkpoints import Checkpoints
 from streamgen.config import Config, InputConfig
 from streamgen.errors import (
+    LearnerFailed,
     LogGap,
     OutcomeUnknown,
     PublishAborted,
     ReopenError,
     RetryError,
     StreamgenError,
+    TaskError,
 )
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
 from streamgen.learners.task import Task
 from streamgen.metrics import Metrics
-from streamgen.opening import Opened, Opening
+from streamgen.opening import Opened, Opening, failed_pin
 from streamgen.pipeline import Pipeline
 from streamgen.positions import Positions
 from streamgen.records import TopicPartition
@@ -79,7 +81,9 @@ class Loop:
         self._checkpoints = Checkpoints(config.state, config.seed, metrics, self._background, clock)
         self.pipelines: dict[TopicPartition, Pipeline] = {}
         self._to_open: set[TopicPartition] = set()  # assigned, and not begun to open
+        self._to_fail: dict[TopicPartition, LearnerFailed] = {}  # records to be tried alone, or given up
         self._paused: set[TopicPartition] = set()
+        self._alone: dict[TopicPartition, range] = {}  # offsets at which a learner failed among others
         self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
@@ -132,11 +136,13 @@ class Loop:
                 self._commit()
             self._checkpoints.turn(self.pipelines)
             self._tell()
-        except StoreFenced as error:
+        except TaskError as error:
             # Whether the partition is still ours the next polls tell; its state is to be read again.
-            log.warning("the task's state was taken over; opening it again", reason=str(error))
+            log.warning("the task is opened again", source=str(error.source), reason=str(error))
             self._drop([error.source])
             self._to_open.add(error.source)
+            if isinstance(error, LearnerFailed):
+                self._to_fail[error.source] = error
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
             self._drop([*self.pipelines, *self._to_open, *self._opening])
@@ -157,8 +163,8 @@ class Loop:
             log.warning("another worker has the tasks", reason=str(error))
 
     def _on_revoke(self, sources: frozenset[TopicPartition]) -> None:
-        """Inside a poll: partitions are about to be given up. What is computed of them is committed, and their
-        state stored, so that the next owner has little to replay; what fails it does again."""
+        """Inside a poll: partitions are about to be given up. What is computed of them is committed, and
+        their state stored, so that the next owner has little to replay; what fails it does again."""
         leaving = {source: self.pipelines[source] for source in sources if source in self.pipelines}
         try:
             if any(pipeline.uncommitted for pipeline in leaving.values()):
@@ -174,7 +180,11 @@ class Loop:
             left = {source for source, p in pipelines.items() if self._checkpoints.wanted(source, p)} - tried
             if not left and not self._checkpoints.under_way(pipelines):
                 return
-            tried |= self._checkpoints.turn(self.pipelines, now=left)
+            try:
+                tried |= self._checkpoints.turn(self.pipelines, now=left)
+            except TaskError as error:
+                log.warning("not stored", source=str(error.source), reason=str(error))
+                tried.add(error.source)
             self._sleep(BUSY_S)
 
     # --- partitions come and go
@@ -191,8 +201,8 @@ class Loop:
                     f"{source} was committed: what was learned is of the old one, and what that had beyond "
                     "the offset is lost.",
                 )
-            pinned = self._pins.get(begun.topic, "features")
-            self._opening.begin(source, config, begun, None if pinned is None else tuple(pinned))
+            self._judge_failure(source, begun.topic)
+            self._opening.begin(source, config, begun, self._pins)
             self._to_open.discard(source)
         failed: RetryError | ReopenError | None = None
         for source, future in self._opening.done():
@@ -235,6 +245,8 @@ class Loop:
             committed=begun.committed,
             publish_from=begun.publish_from,
             topic_id=begun.topic_id,
+            failed=opened.failed,
+            alone=self._alone.get(source, range(0)),
         )
         self._metrics.assigned(source)
         if opened.manifest is not None:
@@ -245,6 +257,19 @@ class Loop:
             "task opened", source=str(source), position=position, committed=begun.committed,
             restored=opened.manifest is not None,
         )  # fmt: skip
+
+    def _judge_failure(self, source: TopicPartition, topic: str) -> None:
+        """A learner failed. A batch of records is tried again one by one; a record that failed alone is given
+        up, which is a fact for every replay: it is pinned before its dead letter is sent."""
+        failure = self._to_fail.get(source)
+        if failure is None:
+            return
+        if failure.first not in self._alone.get(source, range(0)):
+            self._alone[source] = range(failure.first, failure.end)
+        else:
+            fact = {"offset": failure.first, "detail": failure.reason}
+            self._pins.put_if_absent(topic, failed_pin(source.partition, failure.first), fact)
+        del self._to_fail[source]
 
     def _skip(self, source: TopicPartition, first: int) -> None:
         """Records were removed before they were read."""

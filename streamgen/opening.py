@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from streamgen.config import InputConfig
-from streamgen.errors import StateError, StreamgenError
+from streamgen.errors import StateError, StopError, StreamgenError
+from streamgen.kafka.pins import Pins
 from streamgen.learners.task import Task
 from streamgen.positions import Begun
 from streamgen.records import TopicPartition
 from streamgen.state.checkpoint import Manifest
 from streamgen.state.store import Store, TaskStore
+
+MOST_FAILED = 100  # records of a partition whose learner failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,7 @@ class Opened:
 
     begun: Begun
     store: TaskStore
+    failed: dict[int, str]  # records whose learner failed: offsets, and how
     task: Task | None
     manifest: Manifest | None
 
@@ -48,11 +52,9 @@ class Opening:
     def __len__(self) -> int:
         return len(self._begun)
 
-    def begin(
-        self, source: TopicPartition, config: InputConfig, begun: Begun, pinned: tuple[str, ...] | None
-    ) -> None:
-        """Begin to open a task. `pinned`: the features of its topic, where they are known."""
-        self._begun[source] = self._background.submit(self._open, source, config, begun, pinned)
+    def begin(self, source: TopicPartition, config: InputConfig, begun: Begun, pins: Pins) -> None:
+        """Begin to open a task."""
+        self._begun[source] = self._background.submit(self._open, source, config, begun, pins)
 
     def done(self) -> list[tuple[TopicPartition, Future[Opened]]]:
         """The tasks that are open now, or could not be opened: `result` raises why. Each is given once."""
@@ -67,25 +69,43 @@ class Opening:
         if future is not None and not future.cancel():
             future.add_done_callback(_close)
 
-    def _open(
-        self, source: TopicPartition, config: InputConfig, begun: Begun, pinned: tuple[str, ...] | None
-    ) -> Opened:
+    def _open(self, source: TopicPartition, config: InputConfig, begun: Begun, pins: Pins) -> Opened:
         # Before the read: what an earlier owner has under way is ended, and nothing of it comes after.
         store = self._store.claim(source)
         try:
             checkpoint = store.read(begun.committed, begun.topic_id)
-            features = tuple(config.features or pinned or ())
+            pinned = pins.all(begun.topic)
+            failed = _failed(source, pinned)
+            features = tuple(config.features or pinned.get("features") or ())
             if checkpoint is None:
                 task = Task(source, config, features, self._seed, self._device) if features else None
-                return Opened(begun, store, task, None)
+                return Opened(begun, store, failed, task, None)
             manifest = checkpoint.manifest
             check_fingerprint(manifest, config, self._seed)
             task = Task(source, config, manifest.features, self._seed, self._device)
             task.restore(manifest.facts, checkpoint.learners)
-            return Opened(begun, store, task, manifest)
+            return Opened(begun, store, failed, task, manifest)
         except BaseException:
             store.close()
             raise
+
+
+def failed_pin(partition: int, offset: int) -> str:
+    """Name of the pin of a record that its learner failed at."""
+    return f"failed/{partition}/{offset}"
+
+
+def _failed(source: TopicPartition, pinned: Mapping[str, Any]) -> dict[int, str]:
+    """Raises `StopError` when there are so many that the fault is not the records'."""
+    prefix = failed_pin(source.partition, 0)[:-1]
+    facts = [fact for name, fact in pinned.items() if name.startswith(prefix)]
+    if len(facts) > MOST_FAILED:
+        raise StopError(
+            f"The learner of {source} has failed at {len(facts)} records, the last time with: "
+            f"{facts[-1]['detail']}. That is a defect of streamgen or of this machine, not of the records: "
+            "report it; the records are in the dead-letter topic."
+        )
+    return {int(fact["offset"]): str(fact["detail"]) for fact in facts}
 
 
 def check_fingerprint(manifest: Manifest, config: InputConfig, seed: int) -> None:

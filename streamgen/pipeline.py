@@ -9,18 +9,20 @@ restored task catches up with the committed offset: a replay is the same path wi
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import structlog
+import torch
 
 from streamgen.config import InputConfig
 from streamgen.encode import Encoder
+from streamgen.errors import LearnerFailed, StreamgenError
 from streamgen.formats.decode import Decoder, Drift, discover, unusable_before_discovery
 from streamgen.learners.episodes import score_of
 from streamgen.learners.task import Results, Task
 from streamgen.metrics import Metrics
-from streamgen.records import DeadLetter, OutputBatch, RawBatch, TopicPartition
+from streamgen.records import Columns, DeadLetter, OutputBatch, RawBatch, Reason, TopicPartition
 
 log = structlog.get_logger()
 
@@ -33,7 +35,8 @@ class Pipeline:
     `position` is the next offset to process, `committed` the group's committed offset as last known;
     results from `publish_from` on are published. Without a task the features are discovered at the first
     usable record and given to `pin`, which answers with the ones that stand for the topic; `make_task` then
-    makes it.
+    makes it. The records at the offsets `failed` are dead letters, for a learner has failed at them; those at
+    `alone` are processed one by one, to find which one it is.
     """
 
     def __init__(
@@ -49,6 +52,8 @@ class Pipeline:
         committed: int,
         publish_from: int,
         topic_id: str = "",
+        failed: Mapping[int, str] | None = None,
+        alone: range = range(0),
     ) -> None:
         self.source, self.config, self.topic_id = source, config, topic_id
         self.position, self.committed = position, committed
@@ -60,6 +65,7 @@ class Pipeline:
         self.task = task
         self._decoder = None if task is None else Decoder(config, task.features)
         self._drift_told: set[str] = set()
+        self._failed, self._alone = failed or {}, alone
         self._queue: deque[RawBatch] = deque()
         self.queued = 0
 
@@ -77,25 +83,49 @@ class Pipeline:
         if not self._queue:
             return 0
         whole = self._queue[0]
-        raw = rows(whole, 0, limit) if len(whole) > limit else whole
+        raw = rows(whole, 0, min(limit, self._until_failure(whole)))
         count, end = len(raw), int(raw.offset_N[-1]) + 1
+        failed = self._failed.get(end - 1) if count == 1 else None
         if self.task is None:
             raw = self._discover(raw)
         self._queue.popleft()
         if count < len(whole):
             self._queue.appendleft(rows(whole, count, len(whole)))
         self.queued -= count
-        if self.task is not None and self._decoder is not None and len(raw):
+        if failed is not None:
+            self._publish_dead(raw, [DeadLetter(0, Reason.LEARNER_FAILED, failed)])
+        elif self.task is not None and self._decoder is not None and len(raw):
             decoded = self._decoder.decode(raw)
             self._drifted(decoded.drift)
             self._publish_dead(raw, decoded.dead)
             if len(decoded.columns):
-                results = self.task.process(decoded.columns)
+                results = self._learn(decoded.columns, self.task)
                 self._publish(raw, results, self.task)
                 self._observe(results, self.task)
         done = end - self.position
         self.position = end
         return done
+
+    def _until_failure(self, raw: RawBatch) -> int:
+        """How many of the records go in one batch: one at which a learner failed goes alone."""
+        first = int(raw.offset_N[0])
+        if first in self._failed or first in self._alone:
+            return 1
+        stops = [offset for offset in (*self._failed, *self._alone[:1]) if offset > first]
+        return max(1, int(np.searchsorted(raw.offset_N, min(stops)))) if stops else len(raw)
+
+    def _learn(self, columns: Columns, task: Task) -> Results:
+        """Raises `LearnerFailed` for what may be the records' fault; what is the machine's goes through."""
+        try:
+            return task.process(columns)
+        except (StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if isinstance(error, RuntimeError) and "CUDA" in str(error):
+                raise
+            first, end = int(columns.offset_N[0]), int(columns.offset_N[-1]) + 1
+            reason = f"{type(error).__name__}: {error}"
+            raise LearnerFailed(self.source, first, end, reason) from error
 
     @property
     def replaying(self) -> int:

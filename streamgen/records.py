@@ -54,6 +54,7 @@ class Reason(StrEnum):
     BAD_TIMESTAMP = "bad_timestamp"  # the timestamp field is absent or not a time
     TIMESTAMP_OUT_OF_BOUNDS = "timestamp_out_of_bounds"  # before 1970 or after 2200
     TIMESTAMP_SKEW = "timestamp_skew"  # too far from the record's own Kafka timestamp
+    LEARNER_FAILED = "learner_failed"  # the learner raised, again when the record was tried alone
 
 
 class DeadLetter(NamedTuple):

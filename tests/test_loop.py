@@ -3,108 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pytest
+from memory_rig import BAD, PARTITIONS, N, filled, loop_over, outputs, until_read
 
 from streamgen import loop as loop_module
-from streamgen.config import Config
 from streamgen.errors import BrokerUnavailable, StateError
-from streamgen.health import Health
 from streamgen.loop import Loop
-from streamgen.metrics import Metrics
 from streamgen.records import TopicPartition
 from streamgen.state.checkpoint import Manifest, Tally
-from streamgen.testing import Crash, Fault, Inline, LogRecord, MemoryLog, MemoryStore, MemoryTransport
+from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryStore, MemoryTransport
 
-N, PARTITIONS = 240, 2
-BAD = {17: b"{", 40: b"", 41: b'{"x": null}', 99: b'{"x": 1e999}', 150: b'{"y": 1}'}
 MANIFEST = Manifest(TopicPartition("in", 0), 0, ("x",), 0, {}, "")
 SCORE_FIELDS = [
     "key", "timestamp", "score", "p_value", "nll", "is_anomaly", "threshold", "warming_up", "late",
     "expected", "interval", "contributions", "imputed", "model", "step", "source",
 ]  # fmt: skip
-
-
-class Ticking:
-    """A clock that a test moves: every look takes a millisecond."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        self.now += 0.001
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
-def config(**settings: object) -> Config:
-    one = {"topic": "in", "model": {"name": "stream_ae", "hidden": 4}, **settings.pop("input", {})}  # type: ignore[dict-item]
-    every = settings.pop("every_records", 50_000)
-    return Config.model_validate({"inputs": [one], "state": {"every_records": every}, **settings})
-
-
-def filled(bad: bool = True) -> MemoryLog:
-    log = MemoryLog()
-    log.create_topic("in", PARTITIONS)
-    for topic in ("in.scores", "in.anomalies", "in.dlq"):
-        log.create_topic(topic, PARTITIONS)
-    rng = np.random.default_rng(0)
-    for n in range(N):
-        value = json.dumps({"x": float(rng.normal()), "other": n}).encode()
-        log.append("in", BAD.get(n, value) if bad else value, key=b"k%d" % (n % 5), timestamp_ms=n * 60_000)
-    return log
-
-
-def loop_over(
-    log: MemoryLog,
-    state: MemoryStore,
-    polls: Sequence[int] | None = None,
-    faults: Sequence[Fault | None] = (),
-    **settings: object,
-) -> tuple[Loop, MemoryTransport]:
-    made = config(**settings)
-    transport = MemoryTransport(log, ["in"], poll_sizes=polls)
-    transport.inject(*faults)
-    clock = Ticking()
-    loop = Loop(
-        made,
-        transport,
-        log.pins("streamgen"),
-        state,
-        Metrics(),
-        Health(),
-        clock=clock,
-        sleep=clock.sleep,
-        background=Inline(),
-    )
-    return loop, transport
-
-
-def until_read(loop: Loop, log: MemoryLog) -> Callable[[], bool]:
-    """Stop when everything was processed and committed."""
-
-    def stopping() -> bool:
-        return len(loop.pipelines) == len(log.partitions("in")) and all(
-            pipeline.position == log.partition(source).end and not pipeline.uncommitted
-            for source, pipeline in loop.pipelines.items()
-        )
-
-    return stopping
-
-
-def outputs(log: MemoryLog) -> dict[str, list[LogRecord]]:
-    return {
-        topic: [
-            LogRecord(0, r.timestamp, r.key, r.value, r.headers)
-            for partition in range(PARTITIONS)
-            for r in log.records(topic, partition)
-        ]
-        for topic in ("in.scores", "in.anomalies", "in.dlq")
-    }
 
 
 def whole_run(state: MemoryStore, **settings: object) -> dict[str, list[LogRecord]]:
@@ -283,7 +198,7 @@ def test_start_is_resolved_once(store: MemoryStore) -> None:
     log.append("in", b'{"x": 1.0}', key=b"k0", timestamp_ms=N * 60_000)
     loop.run(until_read(loop, log))
     assert len(outputs(log)["in.scores"]) == 1
-    assert {name for _, name in log.pins("streamgen").all()} == {"start", "publish_from", "features"}
+    assert log.pins("streamgen").all("in#id-1").keys() == {"start", "publish_from", "features"}
 
 
 def test_another_configuration_refuses_the_old_state(store: MemoryStore) -> None:

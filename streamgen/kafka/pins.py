@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -32,6 +33,9 @@ class Pins(Protocol):
     def get(self, topic: str, name: str) -> Any:
         """The pinned JSON value, or None."""
 
+    def all(self, topic: str) -> dict[str, Any]:
+        """Every pin of a topic as it stands now, by name."""
+
     def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
         """Pin a JSON value other than None, unless one stands already; returns the one that stands."""
 
@@ -53,6 +57,10 @@ class KafkaPins:
         if key not in self._known:
             self._read()
         return self._known.get(key)
+
+    def all(self, topic: str) -> dict[str, Any]:
+        self._read()
+        return names_of(topic, self._known)
 
     def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
         from streamgen.kafka.producer import TransactionalProducer
@@ -124,6 +132,12 @@ def state_topic(application_id: str) -> str:
 
 def encode_key(topic: str, name: str) -> bytes:
     return msgspec.json.encode(["pin", topic, name])
+
+
+def names_of(topic: str, known: Mapping[bytes, Any]) -> dict[str, Any]:
+    """The pins of one topic, by name, in the order in which they were made."""
+    named = ((msgspec.json.decode(key), value) for key, value in list(known.items()))
+    return {name: value for (_, of, name), value in named if of == topic}
 
 
 def encode_value(value: Any) -> bytes:

@@ -85,9 +85,7 @@ class TransactionalProducer:
     whose batches we can build, and records go through its `send()`.
     """
 
-    def __init__(
-        self, kafka: KafkaConfig, transactional_id: str, timeout_ms: int | None = None
-    ) -> None:
+    def __init__(self, kafka: KafkaConfig, transactional_id: str, timeout_ms: int | None = None) -> None:
         """`timeout_ms`: after which the broker aborts a transaction whose producer is gone for good."""
         self.transactional_id = transactional_id
         self._timeout_ms = timeout_ms or TRANSACTION_TIMEOUT_MS

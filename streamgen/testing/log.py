@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from streamgen.errors import TopicError
 from streamgen.kafka import pins
 from streamgen.kafka.transport import Committed
@@ -138,7 +136,5 @@ class MemoryPins:
         self._records.setdefault(pins.encode_key(topic, name), pins.encode_value(value))
         return self.get(topic, name)
 
-    def all(self) -> dict[tuple[str, str], Any]:
-        """Every pin by (topic, name)."""
-        keys = (msgspec.json.decode(key) for key in self._records)
-        return {(topic, name): self.get(topic, name) for _, topic, name in keys}
+    def all(self, topic: str) -> dict[str, Any]:
+        return pins.names_of(topic, {key: pins.decode_value(key, one) for key, one in self._records.items()})

@@ -57,7 +57,7 @@ class MemoryTransport:
         self._faults: deque[Fault | None] = deque()
         self._sizes = None if poll_sizes is None else itertools.cycle(poll_sizes)
         self._first = 0
-        self._void = self._crashed = self._closed = False
+        self._void = self._crashed = self._closed = self._revoking = False
         self.published = 0  # publishes that committed
         log.owner[group] = self
 
@@ -89,7 +89,9 @@ class MemoryTransport:
         for source in lost:
             del self._position[source]
         if revoked and on_revoke is not None:
+            self._revoking = True
             on_revoke(revoked)
+            self._revoking = False
         for source in revoked:
             del self._position[source]
         self._paused -= lost | revoked
@@ -195,8 +197,9 @@ class MemoryTransport:
 
     def _raise_if_void(self) -> None:
         if self.log.owner.get(self.group) is not self or self._void:
-            self._void = False
-            self._forget(self._all)
+            if not self._revoking:  # in the middle of a poll: the next one tells
+                self._void = False
+                self._forget(self._all)
             raise Fenced("Another worker of the group owns the partitions.")
 
     def _forget(self, again: Iterable[TopicPartition]) -> None:
