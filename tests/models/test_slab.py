@@ -1,39 +1,96 @@
 """The stacked state of many learners."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 import pytest
 
 from streamgen.errors import StateError
-from streamgen.models.slab import Field, Slab
+from streamgen.models.slab import ALIGN, SMALL, Field, Slab
 
 FIELDS = {"a": Field((2,), fill=7.0), "w": Field((3,), dtype="float32", on_device=True)}
 
 
-def filled(size: int) -> Slab:
-    slab = Slab(FIELDS)
-    for row in range(size):
-        slab.add()
+def filled(size: int, most: int | None = None) -> Slab:
+    slab = Slab(FIELDS, most=most)
+    for _ in range(size):
+        row = slab.add()
         slab.host("a")[row] = row
         slab.tensor("w")[row] = float(row)
     return slab
 
 
-def test_a_row_added_after_a_load_is_new() -> None:
-    slab = filled(4)
-    slab.load(filled(2).rows(), 2)
-    row = slab.add()
-    assert slab.host("a")[row].tolist() == [7.0, 7.0]
-    assert slab.tensor("w")[row].tolist() == [0.0, 0.0, 0.0]
-    assert slab.host("a")[:2].tolist() == [[0.0, 0.0], [1.0, 1.0]]
+def content(slab: Slab, row: int) -> list[Any]:
+    return [field.tolist() for field in slab.row(row).values()]
+
+
+def test_a_loaded_learner_is_the_one_that_was_copied() -> None:
+    slab = filled(2)
+    slab.load(0, filled(4).row(3))
+    assert content(slab, 0) == [[3.0, 3.0], [3.0, 3.0, 3.0]]
+    assert content(slab, 1) == [[1.0, 1.0], [1.0, 1.0, 1.0]]
+
+
+def test_a_row_is_a_copy() -> None:
+    slab = filled(1)
+    copy = slab.row(0)
+    slab.host("a")[0], slab.tensor("w")[0] = 9.0, 9.0
+    assert [field.tolist() for field in copy.values()] == [[0.0, 0.0], [0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("removed", [0, 1, 2])
+def test_a_removed_row_is_the_next_new_one(removed: int) -> None:
+    slab = filled(3)
+    slab.remove(removed)
+    assert slab.size == 2
+    assert slab.add() == removed
+    assert content(slab, removed) == [[7.0, 7.0], [0.0, 0.0, 0.0]]
+    assert slab.size == 3
+
+
+def test_memory_is_taken_for_no_more_than_most() -> None:
+    slab = filled(5, most=5)
+    assert (slab.size, slab.capacity) == (5, 5)
+    slab.remove(2)
+    assert slab.add() == 2
+    assert slab.capacity == 5
+
+
+def test_compact_gives_memory_back_and_moves_what_is_left() -> None:
+    slab = filled(SMALL)
+    kept = [3, 40, SMALL - 1]
+    for row in set(range(SMALL)) - set(kept):
+        assert slab.sparse == (slab.size <= slab.capacity // 4)
+        slab.remove(row)
+    before, generation = slab.bytes_per_learner, slab.generation
+    moved = slab.compact()
+    assert moved == {3: 0, 40: 1, SMALL - 1: 2}
+    for old, new in moved.items():
+        assert content(slab, new) == [[float(old)] * 2, [float(old)] * 3]
+    assert (slab.size, slab.capacity, slab.bytes_per_learner) == (3, 6, before)
+    assert not slab.sparse
+    assert slab.generation > generation  # views are stale
+    assert slab.add() == 3
+    assert content(slab, 3) == [[7.0, 7.0], [0.0, 0.0, 0.0]]
+
+
+def test_every_row_starts_on_a_line() -> None:
+    slab = filled(5)
+    slab.remove(0)
+    for _ in range(2):
+        assert {slab.tensor("w")[row].data_ptr() % (4 * ALIGN) for row in range(slab.capacity)} == {0}
+        slab.compact()
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"a": None}, {"b": np.zeros((2, 1))}, {"a": np.zeros((2, 1))}, {"w": np.zeros((2, 3))}],
+    [{"a": None}, {"b": np.zeros(2)}, {"a": np.zeros(1)}, {"w": np.zeros(3)}],
 )
-def test_a_state_of_other_fields_is_refused(change: dict[str, np.ndarray | None]) -> None:
-    state = {name: field for name, field in (filled(2).rows() | change).items() if field is not None}
-    slab = filled(1)
+def test_a_state_of_other_fields_is_refused(change: dict[str, Any]) -> None:
+    state = {name: field for name, field in (filled(1).row(0) | change).items() if field is not None}
+    slab = filled(2)
     with pytest.raises(StateError, match=f"another version of streamgen .{next(iter(change))} differ"):
-        slab.load(state, 2)
-    assert slab.size == 1
+        slab.load(1, state)
+    assert content(slab, 1) == [[1.0, 1.0], [1.0, 1.0, 1.0]]
