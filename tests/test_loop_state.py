@@ -221,9 +221,8 @@ def test_a_topic_that_was_made_again_may_be_begun_anew(store: MemoryStore) -> No
     for one in (log, fresh):
         remade(one)
     anew, never = {"on_log_gap": "continue"}, 10_000
-    again, _ = loop_over(
-        log, store, faults=[None, Fault.CRASH_AFTER], input=anew, every_records=never, polls=[50]
-    )
+    faults, every = [None, Fault.CRASH_AFTER], {"every_records": never, "commit_interval_ms": 5}
+    again, _ = loop_over(log, store, polls=[50], faults=faults, input=anew, **every)
     with pytest.raises(Crash):
         again.run(until_read(again, log))
     third, _ = loop_over(log, store, input=anew)
