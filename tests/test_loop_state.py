@@ -102,7 +102,7 @@ def test_a_task_whose_state_was_taken_over_is_opened_again(
 
 def test_what_is_revoked_is_committed_and_stored_first(store: MemoryStore, uninterrupted: Outputs) -> None:
     log = filled()
-    loop, transport = loop_over(log, store, polls=[11], commit_interval_ms=1_000_000)
+    loop, transport = loop_over(log, store, polls=[11], commit_interval_ms=2000)
     for _ in range(4):
         loop.turn()
     position = loop.pipelines[ONE].position
@@ -122,7 +122,7 @@ def test_what_cannot_be_committed_when_it_is_revoked_is_done_again(
     store: MemoryStore, uninterrupted: Outputs, fault: Fault
 ) -> None:
     log = filled()
-    loop, transport = loop_over(log, store, polls=[11], faults=[fault], commit_interval_ms=1_000_000)
+    loop, transport = loop_over(log, store, polls=[11], faults=[fault], commit_interval_ms=2000)
     for _ in range(4):
         loop.turn()
     transport.revoke(ONE)
@@ -134,7 +134,7 @@ def test_what_cannot_be_committed_when_it_is_revoked_is_done_again(
 
 def test_a_lost_partition_writes_nothing(store: MemoryStore) -> None:
     log = filled()
-    loop, transport = loop_over(log, store, polls=[11], commit_interval_ms=1_000_000)
+    loop, transport = loop_over(log, store, polls=[11], commit_interval_ms=2000)
     for _ in range(4):
         loop.turn()
     transport.lose(ONE)
