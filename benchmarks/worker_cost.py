@@ -25,7 +25,8 @@ from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.topics import ensure_topics
 from streamgen.learners.episodes import Verdicts
-from streamgen.learners.task import Results, Task
+from streamgen.learners.results import Results
+from streamgen.learners.task import Task
 from streamgen.loop import Loop
 from streamgen.metrics import Metrics
 from streamgen.models.device import use_device

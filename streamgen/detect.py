@@ -16,16 +16,19 @@ from streamgen.config import InputConfig, TimestampConfig
 from streamgen.csvfile import CsvBatch, CsvRows
 from streamgen.errors import InputError
 from streamgen.learners.episodes import score_of
-from streamgen.learners.task import Results, Task
-from streamgen.loop import about
+from streamgen.learners.results import Results
+from streamgen.learners.snapshot import Snapshot
+from streamgen.learners.task import Task
 from streamgen.models.device import use_device
 from streamgen.output import as_text, whole_file
 from streamgen.records import Bools, Columns, TopicPartition
-from streamgen.state.files import Checkpoint, FileStore
+from streamgen.state.checkpoint import LearnerState, Manifest
+from streamgen.state.files import FileStore
 
 # Not the file's name: a file that is renamed keeps its scores, whose noise is drawn by the source's name.
 SOURCE = TopicPartition("file", 0)
 ROWS = 1000  # processed at once
+COPIED_AT_ONCE = 16  # learners on their way to the store
 Report = Callable[[float], None]  # is told the share that is done, 0 to 1
 
 
@@ -89,7 +92,7 @@ def detect_file(
 
 def fit_file(
     path: Path,
-    directory: Path,
+    directory: Path | str,
     config: InputConfig,
     choice: Choice | None = None,
     seed: int = 0,
@@ -98,20 +101,39 @@ def fit_file(
 ) -> Summary:
     """Learn a CSV file in one pass, as `detect_file` does, and store the state under `directory`.
 
-    Raises as `detect_file` does, and `StateError` when the directory cannot be written.
+    `directory` may be a URL of fsspec. Raises as `detect_file` does, and as `FileStore` and its `write` do.
     """
+    store = FileStore(directory)  # what is wrong with it is said before the work
     one_pass = _Pass(path, config, choice or Choice.of(config), seed, device, ROWS)
     for _ in one_pass.run(report):
         pass
     task, summary = one_pass.task, one_pass.summary
-    if not summary.keys:
+    if summary.rows == summary.unusable:
         raise InputError(f"No row of {path} has a time and a value: there is nothing to learn.")
-    checkpoint = Checkpoint(
-        task.state(summary.rows), task.features, task.config.fingerprint(seed, task.features),
-        about(task.config, seed),
-    )  # fmt: skip
-    FileStore(directory).save(SOURCE, checkpoint)
+    if not summary.keys:
+        raise InputError(
+            f"No key of {path} has the {task.config.min_records} usable rows that a learner begins with "
+            "(min_records): there is nothing to learn."
+        )
+    snapshot = task.snapshot(summary.rows, whole=True)
+    manifest = Manifest(
+        SOURCE,
+        snapshot.offset,
+        task.features,
+        seed,
+        task.config.model_dump(mode="json"),
+        task.config.fingerprint(seed, task.features),
+        facts=snapshot.facts,
+    )
+    # Nothing is read before: the state of another file is no fallback of this one's.
+    store.claim(SOURCE).write(manifest, _all(snapshot), ())
     return summary
+
+
+def _all(snapshot: Snapshot) -> Iterator[LearnerState]:
+    """What a whole snapshot has, a few learners in memory at a time."""
+    while taken := snapshot.take(COPIED_AT_ONCE):
+        yield from taken
 
 
 class _Pass:

@@ -20,29 +20,31 @@ from streamgen.learners.task import Task
 from streamgen.models.device import use_device
 from streamgen.output import STANDARD_OUTPUT, as_text, whole_file
 from streamgen.records import Floats, TopicPartition
-from streamgen.state.files import Checkpoint, FileStore
+from streamgen.state.checkpoint import Checkpoint
+from streamgen.state.files import FileStore
 
 SUFFIXES = (".npz", ".csv", ".jsonl")
 
 
 def generate(
-    directory: Path, length: int, count: int, seed: int, key: str | None = None, device: str = "cpu"
+    directory: Path | str, length: int, count: int, seed: int, key: str | None = None, device: str = "cpu"
 ) -> tuple[Floats, tuple[str, ...]]:
     """`[count, length, D]` sequences in input units, and the names of the D columns.
 
-    They come from the newest state under `directory` and go on from the newest record of `key` (None: the
-    learner of records without a key, or the only one there is). The same state and seed give the same
-    sequences.
+    They come from the newest state under `directory` (a path, or a URL of fsspec) and go on from the newest
+    record of `key` (None: the learner of records without a key, or the only one there is). The same state
+    and seed give the same sequences.
 
     Raises `StateError` when there is no state that can be read, and `InputError` for a key that has no
     learner or a model that does not generate.
     """
     source, checkpoint = _find(directory, key)
-    chosen = _choose_key(checkpoint.state.keys, key, f"the state under {directory}")
-    config = InputConfig.model_validate(checkpoint.about["input"])
-    task = Task(source, config, checkpoint.features, int(checkpoint.about["seed"]), use_device(device))
-    task.restore(checkpoint.state)
-    return task.generate(chosen, length, count, seed), checkpoint.features
+    manifest, learners = checkpoint.manifest, checkpoint.learners
+    chosen = _choose_key(list(learners), key, f"the state under {directory}")
+    config = InputConfig.model_validate(manifest.input)
+    task = Task(source, config, manifest.features, manifest.seed, use_device(device))
+    task.restore(manifest.facts, {chosen: learners[chosen]})  # a key's learner needs no other's
+    return task.generate(chosen, length, count, seed), manifest.features
 
 
 def write_sequences(out: Path, x_SLD: Floats, columns: Sequence[str]) -> None:
@@ -67,14 +69,14 @@ def check_suffix(out: Path) -> None:
         raise InputError(f"The form of {out} is not known: end its name in {', '.join(SUFFIXES)}, or use -.")
 
 
-def _find(directory: Path, key: str | None) -> tuple[TopicPartition, Checkpoint]:
+def _find(directory: Path | str, key: str | None) -> tuple[TopicPartition, Checkpoint]:
     store = FileStore(directory)
-    found = [(source, one) for source in store.sources() if (one := store.latest(source)) is not None]
+    found = [(source, one) for source in store.sources() if (one := store.peek(source)) is not None]
     if not found:
         raise StateError(f"There is no state under {directory}: learn one first (streamgen fit --state DIR).")
     if len(found) == 1:
         return found[0]
-    holding = [(source, one) for source, one in found if key in one.state.keys]
+    holding = [(source, one) for source, one in found if key in one.learners]
     if len(holding) == 1:
         return holding[0]
     topics = ", ".join(str(source) for source, _ in found)
@@ -89,7 +91,7 @@ def _choose_key(keys: Sequence[str | None], asked: str | None, where: str) -> st
         return asked
     if asked is None and len(keys) == 1:
         return keys[0]
-    names = [key for key in keys if key is not None]
+    names = sorted(key for key in keys if key is not None)
     listed = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
     if asked is None:
         raise InputError(f"There are {len(names)} keys in {where}: name one with --key ({listed}).")

@@ -16,8 +16,10 @@ from streamgen.detect import SOURCE, Choice, detect_file, fit_file
 from streamgen.errors import ConfigError, InputError, StateError
 from streamgen.generation import generate, write_sequences
 from streamgen.learners.task import Task
-from streamgen.records import Columns
+from streamgen.records import Columns, TopicPartition
+from streamgen.state.checkpoint import LearnerState, Manifest
 from streamgen.state.files import FileStore
+from streamgen.testing import MemoryStore
 
 CONFIG = InputConfig(topic="any")
 Rows = list[dict[str, str]]
@@ -58,8 +60,9 @@ def test_one_row_for_each_row_with_the_documented_columns(detected: Callable[...
     assert [(row["timestamp"], row["key"]) for row in rows] == [tuple(text.split(",")[:2]) for text in lines]
     assert all(0 <= float(row["score"]) < 1 and 0 < float(row["p_value"]) <= 1 for row in rows)
     assert {row["is_anomaly"] for row in rows} <= {"true", "false"}
-    assert rows[0]["expected_a"] == rows[1]["expected_a"] == ""  # the first of each key
-    assert all(row["expected_a"] for row in rows[2:])
+    first = 2 * CONFIG.min_records  # of two keys: a learner begins with the last of them
+    assert not any(row["expected_a"] for row in rows[:first])
+    assert all(row["expected_a"] for row in rows[first:])
     written = rows[-1]["expected_a"]
     assert repr(float(written)) == written  # not rounded
 
@@ -182,9 +185,48 @@ def test_fit_then_generate_goes_on_as_a_task_in_memory(tmp_path: Path) -> None:
         task.process(Columns(offset_N, batch.time_ms_N, batch.key, batch.value_ND, offset_N))
     assert np.array_equal(x_SLD, task.generate("k1", 20, 3, 5))
     assert FileStore(tmp_path / "state").sources() == [SOURCE]
-    stored = FileStore(tmp_path / "state").latest(SOURCE)
+    stored = FileStore(tmp_path / "state").peek(SOURCE)
     assert stored is not None
-    assert stored.fingerprint == InputConfig(topic="file").fingerprint(3, ("a", "b"))
+    assert stored.manifest.fingerprint == InputConfig(topic="file").fingerprint(3, ("a", "b"))
+
+
+def test_what_is_fitted_again_replaces_what_was_there(tmp_path: Path) -> None:
+    """The state of another file is no fallback, and one that this version cannot read is no obstacle."""
+    state = tmp_path / "state"
+    old = state / str(SOURCE) / f"{900:020d}.safetensors"
+    old.parent.mkdir(parents=True)
+    for count in (80, 40):
+        old.write_text("of another version")
+        fit_file(write(tmp_path / "in.csv", [line(n) for n in range(count)]), state, CONFIG, Choice(key="k"))
+        assert len(list(old.parent.iterdir())) == 1
+    found = FileStore(state).peek(SOURCE)
+    assert found is not None
+    assert found.manifest.offset == 40
+
+
+def test_a_state_from_kafka_is_generated_from(tmp_path: Path) -> None:
+    """As exported: of any topic and partition, the learners in any order."""
+    store, task = MemoryStore(), Task(TopicPartition("in.x-1", 3), CONFIG, ("a", "b"), 5, "cpu")
+    rows = np.arange(100)
+    values_ND = np.stack([rows % 7, rows % 5], axis=1) / 1.0
+    task.process(Columns(rows, rows * 1000, ["b", "é"] * 50, values_ND, rows))
+    snapshot = task.snapshot(100, whole=True)
+    manifest = Manifest(
+        task.source, 100, task.features, 5, task.config.model_dump(mode="json"), "f", facts=snapshot.facts
+    )
+    kept = store.claim(task.source)
+    kept.read(0)
+    kept.write(manifest, snapshot.take(2), ())
+
+    exported = store.peek(task.source)
+    assert exported is not None
+    learners = [LearnerState(key, fields) for key, fields in exported.learners.items()]
+    url = (tmp_path / "state").as_uri()
+    FileStore(url).claim(task.source).write(exported.manifest, learners, ())
+    for where in (tmp_path / "state", url):
+        x_SLD, columns = generate(where, 20, 2, 1, key="é")
+        assert columns == ("a", "b")
+        assert np.array_equal(x_SLD, task.generate("é", 20, 2, 1))
 
 
 @pytest.mark.parametrize("name", ["x.npz", "x.csv", "x.jsonl"])
@@ -234,6 +276,16 @@ def test_what_cannot_be_generated(tmp_path: Path) -> None:
     fit_file(path, tmp_path / "river", river, Choice(values=("a",)))
     with pytest.raises(InputError, match="river only detects"):
         generate(tmp_path / "river", 1, 1, 0)
+
+
+def test_too_few_rows_to_learn(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.csv", [line(n) for n in range(2 * CONFIG.min_records - 2)])
+    with pytest.raises(InputError, match=r"No key of .* has the 4 usable rows"):
+        fit_file(path, tmp_path / "state", CONFIG, Choice(key="k"))
+    write(path, [line(0, "", "")])
+    with pytest.raises(InputError, match=r"No row of .* has a time and a value"):
+        fit_file(path, tmp_path / "state", CONFIG, Choice(values=("a", "b")))
+    assert not (tmp_path / "state").exists()
 
 
 def test_unknown_models_and_devices_are_named(tmp_path: Path) -> None:

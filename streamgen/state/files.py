@@ -1,193 +1,166 @@
-"""Checkpoints in a local directory: one folder a task, in it the newest checkpoint and the one before.
+"""Checkpoints in files: a folder for each task, in it the newest checkpoint and the one before.
 
-A checkpoint is one safetensors file with its manifest (JSON) in the file's metadata, so that both are
-written by one rename: format version, source, offset, fingerprint, keys, the versions that made it, and a
-checksum of the tensors. It is written beside, synced, and renamed: a reader sees all of it or nothing.
-There is no pickle.
+    <url>/<topic>-<partition>/<sequence>-<offset>.safetensors        see `state.stacked`
+
+The newest has the highest sequence number, which goes on from what is there: object stores have no clock to
+rely on, and a topic may be learned again from an earlier offset. Every checkpoint is whole in itself, and the
+one before is kept until the next is whole: a damaged newest one falls back on it, with a warning.
+
+Plain files cannot fence: two owners of a task at once may both write, and either's may be the newest. That
+costs a longer replay and nothing else. Every checkpoint is one owner's state at one offset, whole and
+checked, and it is restored only when its offset is committed; the results are exactly once because Kafka
+fences those.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import os
 import re
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import structlog
 
-from streamgen import __version__
-from streamgen.errors import StateError
-from streamgen.learners.task import TaskState
+from streamgen.errors import RetryError, StateError
 from streamgen.records import TopicPartition
+from streamgen.state.checkpoint import Checkpoint, LearnerState, Manifest, usable
+from streamgen.state.folder import Folder, open_folder
+from streamgen.state.stacked import Damaged, Stack, decode
 
-VERSION = 1
-_NAME = re.compile(r"^(\d{20})\.safetensors$")
-_KEPT = 2
+log = structlog.get_logger()
 
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """What was stored, and what it was made with."""
-
-    state: TaskState
-    features: tuple[str, ...]
-    fingerprint: str
-    about: Mapping[str, Any]  # what the writer wanted to remember: model settings, for example
-    written: float = 0.0  # when it was stored, seconds since 1970
+# Format version 1 had no sequence number: such a file must be found, to be refused by name.
+_CHECKPOINT = re.compile(r"(?:(?P<sequence>[0-9]+)-)?(?P<offset>[0-9]+)\.safetensors")
+_TASK = re.compile(r"(?P<topic>.+)-(?P<partition>[0-9]+)")
+_TRIES = 5
 
 
 class FileStore:
-    """Checkpoints under `directory`."""
+    """`Store` in files: a local folder, or any URL of fsspec (file://, memory://, s3://bucket/prefix).
 
-    def __init__(self, directory: Path | str) -> None:
-        self._directory = Path(directory)
+    S3 needs the extra `s3`; credentials, region and the address of a compatible server come from where every
+    client of S3 has them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...). The bucket must be there, and on other
+    remote file systems the folder.
 
-    def save(self, source: TopicPartition, checkpoint: Checkpoint) -> Path:
-        """Store a checkpoint and drop all but the newest two of the task. Raises `StateError` when the
-        directory cannot be written; what was there before is then still whole.
+    Raises `MissingDependency` for a URL whose package is not installed, `ConfigError` for an unknown scheme.
+    """
 
-        Newest is what was written last, not what reaches furthest: a topic may be read again from an earlier
-        offset, or made anew.
-        """
-        folder = self._directory / str(source)
-        path = folder / f"{checkpoint.state.offset:020d}.safetensors"
-        tensors = {name: np.ascontiguousarray(field) for name, field in checkpoint.state.fields.items()}
-        manifest = {
-            "version": VERSION,
-            "topic": source.topic,
-            "partition": source.partition,
-            "offset": checkpoint.state.offset,
-            "fingerprint": checkpoint.fingerprint,
-            "features": list(checkpoint.features),
-            "keys": checkpoint.state.keys,
-            "sha256": _checksum(tensors),
-            "made_with": made_with(),
-            "about": dict(checkpoint.about),
-            "written": (now := time.time_ns()) / 1e9,
-        }
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(save(tensors, metadata={"manifest": json.dumps(manifest)}))
-                file.flush()
-                os.fsync(file.fileno())
-            os.utime(temporary, ns=(now, now))  # the file system's own clock may tick too slowly
-            temporary.replace(path)
-            _sync(folder)
-            for old in [other for other in _newest_first(folder) if other != path][_KEPT - 1 :]:
-                old.unlink(missing_ok=True)
-        except OSError as error:
-            with contextlib.suppress(OSError):  # a parent that is no folder
-                temporary.unlink(missing_ok=True)
-            raise StateError(
-                f"Cannot write the checkpoint {path}: {error.strerror}. Free space or give rights, or set "
-                "state.directory elsewhere; the checkpoint before it is whole."
-            ) from error
-        return path
+    def __init__(self, url: str | Path) -> None:
+        self._folder = open_folder(url)
 
-    def latest(self, source: TopicPartition, at_most: int | None = None) -> Checkpoint | None:
-        """The newest whole checkpoint whose offset is at most `at_most`; None when there is none.
-
-        A damaged one is passed over for the one before it. Raises `StateError` when the only ones there
-        are damaged or of another format version.
-        """
-        damaged: StateError | None = None
-        for path in _newest_first(self._directory / str(source)):
-            if at_most is not None and int(path.stem) > at_most:
-                continue
-            try:
-                return self.load(path)
-            except StateError as error:
-                damaged = error
-        if damaged is not None:
-            raise damaged
-        return None
+    def claim(self, source: TopicPartition) -> FileTaskStore:
+        """Nobody is fenced (see the module), but what earlier owners left half written is removed."""
+        folder = self._folder.inside(str(source))
+        folder.clean()
+        return FileTaskStore(source, folder)
 
     def sources(self) -> list[TopicPartition]:
-        """The tasks that have a checkpoint."""
+        """The tasks that have a checkpoint. Raises `StateError`, `RetryError`."""
         found = []
-        for folder in sorted(self._directory.glob("*-*")):
-            topic, _, partition = folder.name.rpartition("-")
-            if partition.isdigit() and any(_checkpoints(folder)):
-                found.append(TopicPartition(topic, int(partition)))
-        return found
+        for name in self._folder.names():
+            if (task := _TASK.fullmatch(name)) and _newest_first(self._folder.inside(name)):
+                found.append(TopicPartition(task["topic"], int(task["partition"])))
+        return sorted(found)
 
-    @staticmethod
-    def load(path: Path) -> Checkpoint:
-        """Read one checkpoint. Raises `StateError` for a short or damaged file, or an unknown version."""
-        hint = f"delete {path} to fall back on the one before it or on learning again from the topic"
+    def peek(self, source: TopicPartition) -> Checkpoint | None:
+        """The newest whole checkpoint; None when there is none. Raises as `FileTaskStore.read` does."""
+        found = _newest(self._folder.inside(str(source)), source)
+        return None if found is None else found[1]
+
+
+class FileTaskStore:
+    """`TaskStore` in files."""
+
+    whole = True
+
+    def __init__(self, source: TopicPartition, folder: Folder) -> None:
+        self._source, self._folder = source, folder
+        self._before: str | None = None  # the checkpoint that this owner's state goes back to
+
+    def read(self, at_most: int, topic_id: str = "") -> Checkpoint | None:
+        """Raises `StateError` when what is there is of another version, or damaged with none before it, and
+        `RetryError` when a remote store does not answer."""
+        found = _newest(self._folder, self._source, at_most, topic_id)
+        self._before = None if found is None else found[0]
+        return None if found is None else found[1]
+
+    def write(
+        self, manifest: Manifest, learners: Iterable[LearnerState], removed: Iterable[str | None]
+    ) -> Manifest:
+        """Raises `StateError` when the place is full or may not be written, and `RetryError` when a remote
+        store does not answer; what was there before is then still whole."""
+        sealed, pieces = Stack(learners).encode(manifest)
+        there = _newest_first(self._folder)
+        sequence = _sequence(there[0]) + 1 if there else 1
+        name = f"{sequence:012d}-{manifest.offset:020d}.safetensors"
+        self._folder.write(name, pieces)
+        # Also what this owner passed over: damaged, not committed, or of a topic that is no more.
+        for old in there:
+            if old not in (self._before, name):
+                self._remove(old)
+        self._before = name
+        return sealed
+
+    def close(self) -> None:
+        """There is no claim to give up."""
+
+    def _remove(self, name: str) -> None:
         try:
-            with safe_open(path, framework="numpy") as file:
-                manifest = json.loads((file.metadata() or {}).get("manifest", "null"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, ValueError) as error:
-            raise StateError(f"The checkpoint {path} is damaged ({error}): {hint}.") from error
-        if not isinstance(manifest, dict) or "version" not in manifest:
-            raise StateError(f"The file {path} is no checkpoint of streamgen: move it away.")
-        if manifest["version"] != VERSION:
-            raise StateError(
-                f"The checkpoint {path} has format version {manifest['version']}, this streamgen reads "
-                f"{VERSION}: run the version that wrote it, or {hint}."
-            )
-        if manifest["sha256"] != _checksum(tensors):
-            raise StateError(f"The checkpoint {path} is damaged (wrong checksum): {hint}.")
-        return Checkpoint(
-            TaskState(manifest["offset"], manifest["keys"], tensors),
-            tuple(manifest["features"]),
-            manifest["fingerprint"],
-            manifest["about"],
-            manifest["written"],
-        )
+            self._folder.remove(name)
+        except (StateError, RetryError) as error:
+            # The new one is stored: a worker that may not delete goes on, and fills the place.
+            log.warning("an old checkpoint could not be removed", file=name, reason=str(error))
 
 
-def made_with() -> dict[str, str]:
-    """What bitwise equality of later results depends on (docs/guarantees.md)."""
-    return {
-        "streamgen": __version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.glob("*.safetensors") if _NAME.match(path.name))
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    def written(path: Path) -> tuple[int, str]:
+def _newest(
+    folder: Folder, source: TopicPartition, at_most: int | None = None, topic_id: str | None = None
+) -> tuple[str, Checkpoint] | None:
+    """The newest whole checkpoint that is usable, and its name."""
+    for _ in range(_TRIES):
         try:
-            return path.stat().st_mtime_ns, path.name
-        except FileNotFoundError:  # another worker dropped it just now
-            return 0, path.name
-
-    return sorted(_checkpoints(folder), key=written, reverse=True)
-
-
-def _checksum(tensors: Mapping[str, NDArray[np.generic]]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].dtype} {tensors[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensors[name]).data)
-    return digest.hexdigest()
+            return _look(folder, source, at_most, topic_id)
+        except FileNotFoundError:
+            continue  # its owner has written a newer one and removed it since the names were listed
+    raise StateError(f"The checkpoints of {source} in {folder} change faster than they can be read.")
 
 
-def _sync(folder: Path) -> None:
-    """Make a rename durable."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _look(
+    folder: Folder, source: TopicPartition, at_most: int | None, topic_id: str | None
+) -> tuple[str, Checkpoint] | None:
+    damaged: Damaged | None = None
+    for name in _newest_first(folder):
+        if at_most is not None and _offset(name) > at_most:
+            continue
+        path = f"{folder}/{name}"
+        try:
+            checkpoint = decode(folder.read(name), f"in {path}")
+        except Damaged as error:
+            log.warning("a checkpoint is passed over for the one before it", reason=str(error))
+            damaged = damaged or error
+            continue
+        except StateError as error:
+            raise StateError(f"{error} Or move {path} away.") from error
+        manifest = checkpoint.manifest
+        if manifest.source != source:
+            raise StateError(f"The checkpoint in {path} is of {manifest.source}: move it away.")
+        if at_most is None or topic_id is None or usable(manifest, at_most, topic_id):
+            return name, checkpoint
+    if damaged is not None:
+        raise StateError(
+            f"{damaged} There is no whole one before it: delete it to learn again from the topic."
+        ) from damaged
+    return None
+
+
+def _newest_first(folder: Folder) -> list[str]:
+    names = [name for name in folder.names() if _CHECKPOINT.fullmatch(name)]
+    return sorted(names, key=lambda name: (_sequence(name), _offset(name)), reverse=True)
+
+
+def _sequence(name: str) -> int:
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found["sequence"] or 0) if found else 0
+
+
+def _offset(name: str) -> int:
+    found = _CHECKPOINT.fullmatch(name)
+    return int(found["offset"]) if found else 0

@@ -88,7 +88,7 @@ def test_a_restored_state_goes_on_bitwise(name: str) -> None:
     uninterrupted = in_batches(name, stream(), N)
     before, after = task(name), task(name)
     head = before.process(columns(stream()[:333]))
-    after.restore(before.state(333))
+    after.restore(before.snapshot(333).facts, before.learners())
     tail = after.process(columns(stream()[333:], first=333))
     assert same(uninterrupted, together([head, tail]))
 
@@ -96,10 +96,10 @@ def test_a_restored_state_goes_on_bitwise(name: str) -> None:
 def test_a_state_is_a_copy(name: str) -> None:
     learner = task(name)
     learner.process(columns(stream()[:300]))
-    state = learner.state(300)
-    frozen = {field: values.tobytes() for field, values in state.fields.items()}
+    state = learner.learners()["k"]
+    frozen = {field: values.tobytes() for field, values in state.items()}
     learner.process(columns(stream()[300:], first=300))
-    assert frozen == {field: values.tobytes() for field, values in state.fields.items()}
+    assert frozen == {field: values.tobytes() for field, values in state.items()}
 
 
 def test_score_comes_before_learning(name: str) -> None:
@@ -136,7 +136,7 @@ def test_no_value_spreads(name: str, bad: float) -> None:
     result = learner.process(columns(value_ND))
     assert not np.isnan(result.scores.surprise_NS[-100:]).any()
     assert ((result.p_N > 0) & (result.p_N <= 1)).all()
-    weights = [values for field, values in learner.state(N).fields.items() if field.endswith("_P")]
+    weights = [values for field, values in learner.learners()["k"].items() if field.endswith("_P")]
     assert all(np.isfinite(values).all() for values in weights)
 
 
@@ -184,11 +184,11 @@ def test_generation_or_a_word_that_it_cannot(name: str) -> None:
         with pytest.raises(InputError, match="stream_ae"):
             learner.generate("k", 5, 2, 0)
         return
-    before = learner.state(N).fields
+    before = learner.learners()["k"]
     drawn = learner.generate("k", 5, 2, 0)
     assert drawn.shape == (2, 5, D)
     assert np.isfinite(drawn).all()
-    after = learner.state(N).fields
+    after = learner.learners()["k"]
     assert all(before[field].tobytes() == after[field].tobytes() for field in before)
 
 
@@ -200,5 +200,5 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
     here = cpu.process(columns(stream()[:200])).scores
     np.testing.assert_allclose(there.surprise_NS[:64], here.surprise_NS[:64], rtol=1e-3, atol=1e-4)
     moved = task(name)
-    moved.restore(gpu.state(200))
+    moved.restore(gpu.snapshot(200).facts, gpu.learners())
     assert np.isfinite(moved.process(columns(stream()[200:], first=200)).scores.surprise_NS).all()
