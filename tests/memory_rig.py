@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 
 import numpy as np
 
@@ -55,6 +56,7 @@ def loop_over(
     state: Store,
     polls: Sequence[int] | None = None,
     faults: Sequence[Fault | None] = (),
+    background: Executor | None = None,
     **settings: object,
 ) -> tuple[Loop, MemoryTransport]:
     made = config(**settings)
@@ -70,7 +72,7 @@ def loop_over(
         Health(),
         clock=clock,
         sleep=clock.sleep,
-        background=Inline(),
+        background=background or Inline(),
     )
     return loop, transport
 
