@@ -27,6 +27,7 @@ from streamgen.state.store import TaskStore
 log = structlog.get_logger()
 
 COPIED_AT_ONCE = 16  # learners, of 140 kB each by default: a few milliseconds
+COPYING_S = 0.02  # the longest that a turn of the loop copies
 ON_THE_WAY = 8  # copies of so many learners that wait for the store: more would be memory only
 AT_ONCE = 2  # checkpoints under way
 DEAREST = (
@@ -150,8 +151,10 @@ class Checkpoints:
             if len(self._writing) < AT_ONCE and (source in asked or self._due(source, pipeline)):
                 self._begin(source, pipeline)
                 begun.add(source)
+        until = time.perf_counter() + COPYING_S
         for writing in self._writing.values():
-            writing.advance()
+            while writing.advance() and time.perf_counter() < until:
+                pass
         return begun
 
     def _may(self, source: TopicPartition, pipeline: Pipeline) -> bool:
