@@ -14,6 +14,7 @@ import pytest
 from streamgen import models
 from streamgen.config import InputConfig
 from streamgen.learners.task import Results, Task
+from streamgen.models.slab import SMALL as SMALL_SLAB
 from streamgen.records import Columns, Floats, TopicPartition
 from streamgen.state.checkpoint import Fields, learner_hash
 
@@ -194,3 +195,28 @@ def test_snapshots_add_up_to_the_state(name: str) -> None:
         stored.update({one.key: one.fields for one in snapshot.take(1000)})
         assert hashes(stored) == hashes(learner.learners())
     assert len(removed) >= 3
+
+
+def test_memory_given_back_changes_no_bit(name: str) -> None:
+    """A learner's row moves when the others expire."""
+    crowd: list[str | None] = [f"k{n}" for n in range(SMALL_SLAB + 6)]
+    alone, among = (task(name, key_ttl="1h", min_records=1) for _ in range(2))
+    value_ND = np.sin(np.arange(120)[:, None] / [5.0, 9.0])
+
+    def steady(first: int, count: int, others: list[str | None]) -> Columns:
+        key = [*others, *["steady"] * count]
+        time_N = (first + np.maximum(np.arange(len(key)) - len(others), 0)) * MINUTE
+        value = np.concatenate([np.zeros((len(others), D)), value_ND[first : first + count]])
+        return Columns(np.arange(len(key)), time_N, key, value, np.arange(len(key)))
+
+    alone.process(steady(0, 50, []))
+    among.process(steady(0, 50, crowd))
+    assert among.slab.capacity > SMALL_SLAB
+    alone.process(steady(50, 30, []))
+    among.process(steady(50, 30, []))
+    assert (among.keys, among.slab.capacity) == (["steady"], 2)
+    assert told([among.process(steady(80, 40, []))]) == told([alone.process(steady(80, 40, []))])
+    assert state(among) == state(alone)
+    if among.model.generates:
+        drawn, expected = (one.generate("steady", 4, 2, 0) for one in (among, alone))
+        assert drawn.tobytes() == expected.tobytes()

@@ -117,6 +117,11 @@ def test_a_silent_key_is_forgotten_and_comes_back_as_a_new_one() -> None:
     assert learner.keys == ["b", "a"]
 
 
+def test_an_hour_is_not_longer_than_an_hour() -> None:
+    learner = task(key_ttl="1h", min_records=1)
+    assert stepless(learner.process(batch(["a", "a", "a"], [0, 60, 121]))) == [True, False, True]
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_a_key_that_comes_back_in_the_same_batch_is_a_new_one(size: int) -> None:
     learner = task(key_ttl="1h", min_records=2)
@@ -138,11 +143,16 @@ def test_candidates_are_forgotten_too() -> None:
     assert learner.keys == []
     learner.process(batch(["a"], [201]))
     assert learner.keys == ["a"]
+    learner = task(key_ttl="1h", min_records=3)
+    learner.process(batch(["a", "a", "a"], [50, 0, 105]))  # the late one is not its newest
+    assert learner.keys == ["a"]
 
 
-def test_a_late_record_keeps_a_key_no_longer() -> None:
+def test_a_late_record_keeps_a_key_neither_longer_nor_shorter() -> None:
     learner = task(key_ttl="1h", min_records=1)
-    learner.process(batch(["a", "b", "a", "b"], [50, 60, 0, 111]))
+    learner.process(batch(["a", "b", "a", "b"], [50, 60, 0, 110]))
+    assert learner.keys == ["a", "b"]
+    learner.process(batch(["b"], [111]))
     assert learner.keys == ["b"]
 
 
