@@ -24,8 +24,8 @@ from streamgen.loop import Loop
 from streamgen.metrics import Metrics
 from streamgen.models import settings
 from streamgen.models.device import use_device
-from streamgen.state.on_kafka import KafkaStore
-from streamgen.state.store import Store
+from streamgen.moving import start_from
+from streamgen.state.places import open_store
 
 log = structlog.get_logger()
 
@@ -37,11 +37,14 @@ def check(config: Config) -> None:
         Decoder(source, tuple(source.features or ("value",)))
 
 
-def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], bool]) -> None:
+def run_worker(
+    config: Config, worker_id: str | None, stopping: Callable[[], bool], from_state: Path | None = None
+) -> None:
     """Work until `stopping()`, then finish the batch, commit, checkpoint and leave the group.
 
-    `worker_id` None: the first name that is free on this machine. Raises a `StreamgenError` when the worker
-    cannot start or go on; whatever ends it, an open transaction is aborted and nothing is lost.
+    `worker_id` None: the first name that is free on this machine. `from_state`: a folder whose state an
+    application that has none begins with, see `streamgen.moving.start_from`. Raises a `StreamgenError` when
+    the worker cannot start or go on; whatever ends it, an open transaction is aborted and nothing is lost.
     """
     check(config)
     set_up_logging(secrets=_secrets(config))
@@ -50,6 +53,8 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
         made = ensure_topics(config) + ensure_state_topic(config)
         if made:
             log.info("topics made", topics=made)
+        if from_state is not None:
+            start_from(config, from_state)
         device = use_device(config.device)
         metrics, health = Metrics(), Health()
         with _server(config, metrics, health) as server:
@@ -57,7 +62,7 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
                 config,
                 KafkaTransport(config, [source.topic for source in config.inputs], name),
                 KafkaPins(config.kafka, config.application_id),
-                _store(config),
+                open_store(config),
                 metrics,
                 health,
                 device,
@@ -66,14 +71,6 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
             log.info("worker started", worker=name, device=device, metrics=address)
             loop.run(stopping)
             log.info("worker ended", worker=name)
-
-
-def _store(config: Config) -> Store:
-    if config.state.store == "kafka":
-        return KafkaStore(config.kafka, config.application_id)
-    from streamgen.state.files import FileStore  # its file systems take time to import
-
-    return FileStore(config.state.store)
 
 
 def _server(

@@ -110,19 +110,26 @@ def _failed(source: TopicPartition, pinned: Mapping[str, Any]) -> dict[int, str]
 
 def check_fingerprint(manifest: Manifest, config: InputConfig, seed: int) -> None:
     """Raises `StateError` when the state was learned with another configuration."""
+    differ = differing(manifest, config, seed)
+    if differ:
+        raise StateError(
+            f"The state of {manifest.source} was learned with another configuration: {differ}. "
+            "Change it back; or learn again from the retained input (streamgen state rebuild); or choose "
+            "another application_id; or forget everything (streamgen state reset)."
+        )
+
+
+def differing(manifest: Manifest, config: InputConfig, seed: int) -> str:
+    """The fields of what changes learning that the state was not learned with; empty: there are none."""
     features = tuple(config.features or manifest.features)
     if config.fingerprint(seed, features) == manifest.fingerprint:
-        return
+        return ""
     before = InputConfig.model_validate(manifest.input).learning(manifest.seed, manifest.features)
-    differ = ", ".join(
+    fields = [
         f"{name} (was {was!r}, is {now!r})"
         for name, was, now in _differences(before, config.learning(seed, features))
-    )
-    raise StateError(
-        f"The state of {manifest.source} was learned with another configuration: {differ or 'its defaults'}. "
-        "Change it back; or learn again from the retained input (streamgen state rebuild); or choose another "
-        "application_id; or forget everything (streamgen state reset)."
-    )
+    ]
+    return ", ".join(fields) or "its defaults"
 
 
 def _differences(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from streamgen.config import InputConfig
 from streamgen.errors import ConfigError
 from streamgen.kafka.pins import Pins
-from streamgen.kafka.transport import Transport
+from streamgen.kafka.transport import Committed, Offsets
 from streamgen.records import TopicPartition
 from streamgen.times import time_ms
 
@@ -37,18 +37,18 @@ class Begun:
 class Positions:
     """Resolves and pins where topics begin."""
 
-    def __init__(self, transport: Transport, pins: Pins) -> None:
-        self._transport, self._pins = transport, pins
+    def __init__(self, offsets: Offsets, pins: Pins) -> None:
+        self._offsets, self._pins = offsets, pins
 
     def of(self, source: TopicPartition, config: InputConfig) -> Begun:
         """A partition that was added later begins at its first record."""
-        topic_id = self._transport.topic_id(source.topic)
-        topic = f"{source.topic}#{topic_id}" if topic_id else source.topic  # no topic's name has a #
+        topic_id = self._offsets.topic_id(source.topic)
+        topic = pinned_name(source.topic, topic_id)
         start = self._pinned(topic, config, "start", config.start)
         publish_from = self._pinned(topic, config, "publish_from", config.publish_from)
-        committed = self._transport.committed([source])[source]
-        remade = committed is not None and topic_id != "" and committed.topic_id not in ("", topic_id)
-        retained, _ = self._transport.bounds([source])[source]
+        committed = self._offsets.committed([source])[source]
+        remade = committed is not None and not is_of(committed, topic_id)
+        retained, _ = self._offsets.bounds([source])[source]
         begin = start.get(str(source.partition), 0)
         return Begun(
             topic,
@@ -64,19 +64,32 @@ class Positions:
     def _pinned(self, topic: str, config: InputConfig, name: str, where: str) -> dict[str, int]:
         known: dict[str, int] | None = self._pins.get(topic, name)
         if known is None:
-            resolved = self._resolve(config.topic, name, where, config.timestamp.timezone)
+            resolved = resolve(self._offsets, config.topic, name, where, config.timestamp.timezone)
             known = self._pins.put_if_absent(topic, name, resolved)
         return known
 
-    def _resolve(self, topic: str, name: str, where: str, timezone: str) -> dict[str, int]:
-        sources = self._transport.partitions(topic)
-        if where in ("earliest", "first"):
-            offsets = {source: first for source, (first, _) in self._transport.bounds(sources).items()}
-        elif where in ("latest", "now"):
-            offsets = {source: end for source, (_, end) in self._transport.bounds(sources).items()}
-        else:
-            time = time_ms(where, timezone)
-            if time is None:
-                raise ConfigError(f"inputs: {topic}: {name} is {where!r}, which is no time.")
-            offsets = self._transport.offsets_at(sources, time)
-        return {str(source.partition): offset for source, offset in offsets.items()}
+
+def resolve(known: Offsets, topic: str, name: str, where: str, timezone: str) -> dict[str, int]:
+    """The offset of each partition of a topic, by its number as text, that `name` (`start` or `publish_from`)
+    means now when the configuration says `where`."""
+    sources = known.partitions(topic)
+    if where in ("earliest", "first"):
+        offsets = {source: first for source, (first, _) in known.bounds(sources).items()}
+    elif where in ("latest", "now"):
+        offsets = {source: end for source, (_, end) in known.bounds(sources).items()}
+    else:
+        time = time_ms(where, timezone)
+        if time is None:
+            raise ConfigError(f"inputs: {topic}: {name} is {where!r}, which is no time.")
+        offsets = known.offsets_at(sources, time)
+    return {str(source.partition): offset for source, offset in offsets.items()}
+
+
+def pinned_name(topic: str, topic_id: str) -> str:
+    """What the application's pins of a topic are under: which topic of that name it is belongs to it."""
+    return f"{topic}#{topic_id}" if topic_id else topic  # no topic's name has a #
+
+
+def is_of(committed: Committed, topic_id: str) -> bool:
+    """Whether an offset was committed for that topic, and not for one of its name that is gone."""
+    return topic_id == "" or committed.topic_id in ("", topic_id)

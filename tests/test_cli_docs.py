@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 
@@ -12,12 +13,23 @@ from streamgen.cli import app
 from streamgen.models import names
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cli.md").read_text(encoding="utf-8")
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+def flat(commands: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Every command by what one types, those of a group too."""
+    found: dict[str, Any] = {}
+    for name, command in commands.items():
+        inside = getattr(command, "commands", None)
+        found |= flat(inside, f"{before}{name} ") if inside else {f"{before}{name}": command}
+    return found
+
+
+COMMANDS = flat(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 def documented() -> dict[str, dict[str, str]]:
     """Command → option → what the page says of it."""
-    sections = re.split(r"^## `streamgen ([a-z]+)`$", PAGE, flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## `streamgen ([a-z ]+)`$", PAGE, flags=re.MULTILINE)[1:]
     return {
         command: dict(re.findall(r"^\| `(.+?)` \| (.+) \|$", text, flags=re.MULTILINE))
         for command, text in zip(sections[::2], sections[1::2], strict=True)

@@ -18,7 +18,10 @@ LAYERS = (
     ("formats", "csvfile", "output", "windows", "models"),
     ("learners", "state", "kafka", "encode", "metrics", "health", "log"),
     ("testing",),
-    ("loop", "pipeline", "positions", "detect", "generation"),
+    (
+        *("loop", "checkpoints", "opening", "pipeline", "positions", "detect", "generation"),
+        *("moving", "forgetting", "verifying"),
+    ),
     ("consumers", "producers"),
     ("cli", "__main__"),
 )

@@ -32,13 +32,16 @@ def block(language: str) -> str:
 def test_every_command_and_option_exists(line: str) -> None:
     _, name, *rest = shlex.split(line)
     command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    if hasattr(command, "commands"):
+        name, *rest = rest
+        command = command.commands[name]
     options = {option for parameter in command.params for option in parameter.opts}
     assert {word for word in rest if word.startswith("--")} <= options
 
 
 def test_there_are_commands_for_topics_and_for_files() -> None:
     assert {shlex.split(line)[1] for line in COMMANDS} == {
-        "doctor", "run", "watch", "detect", "fit", "generate",
+        "doctor", "run", "watch", "detect", "fit", "generate", "state",
     }  # fmt: skip
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamgen.errors import ConfigError
+
 if TYPE_CHECKING:
     from streamgen.config import Config, KafkaConfig
 
@@ -25,6 +27,19 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all noise.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model lives: auto, cpu or cuda.")]
 
 
+Application = Annotated[
+    str | None,
+    typer.Option("--application-id", metavar="NAME", help="Consumer group, and prefix of internal topics."),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="TOPIC", help="Topic that is learned; may be given again."),
+]
+LastConfig = Annotated[
+    Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration file.", show_default=False)
+]
+
+
 def configuration(
     file: Path | None, bootstrap: str | None = None, topics: tuple[str, ...] = (), **settings: Any
 ) -> Config:
@@ -40,6 +55,32 @@ def configuration(
     if topics:
         overrides["inputs"] = [{"topic": topic} for topic in topics]
     return load_config(file, overrides)
+
+
+def state_configuration(
+    file: Path | None,
+    bootstrap: str | None,
+    topics: list[str] | None,
+    application_id: str | None,
+    stand_in: bool = False,
+) -> Config:
+    """The configuration of a command of `streamgen state`, which needs what `run` needs.
+
+    `stand_in`: which inputs there are does not matter to the command. Raises `ConfigError`, and
+    `BrokerUnavailable` within seconds when nothing listens there.
+    """
+    from streamgen.kafka.reach import reach
+    from streamgen.log import set_up_logging
+
+    set_up_logging("warning")
+    if file is not None and topics:
+        raise ConfigError("The inputs come from a file or from --input, not from both: leave one out.")
+    settings = {} if application_id is None else {"application_id": application_id}
+    named = tuple(topics or ()) or (("any",) if stand_in and file is None else ())
+    chosen = configuration(file, bootstrap, named, **settings)
+    if not stand_in or chosen.state.store == "kafka":
+        reach(chosen.kafka)
+    return chosen
 
 
 def kafka_of(file: Path | None, bootstrap: str | None, topic: str) -> KafkaConfig:

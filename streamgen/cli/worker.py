@@ -45,6 +45,14 @@ def run(
             help="Name of this worker, kept over restarts; without it, one of this machine that is free.",
         ),
     ] = None,
+    from_state: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-state",
+            metavar="DIR",
+            help="Go on from state that was exported; ignored once that is done.",
+        ),
+    ] = None,
     print_config: Annotated[
         bool, typer.Option("--print-config", help="Print the whole configuration, secrets masked, and end.")
     ] = False,
@@ -75,4 +83,4 @@ def run(
     with stop_on_signals() as stop:
         from consumers.online import run_worker
 
-        run_worker(chosen, worker_id, lambda: stop.requested)
+        run_worker(chosen, worker_id, lambda: stop.requested, from_state)

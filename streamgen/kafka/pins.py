@@ -41,7 +41,7 @@ class Pins(Protocol):
 
 
 class KafkaPins:
-    """The application's pins in Kafka, read and written on demand; a pin never changes once it stands.
+    """The application's pins in Kafka, read and written on demand. A worker never changes one that stands.
 
     Raises `BrokerUnavailable`, `PermissionDenied`, `TopicError` when the topic is not compacted, or
     `StateError` for a pin of an unknown version.
@@ -63,18 +63,27 @@ class KafkaPins:
         return names_of(topic, self._known)
 
     def put_if_absent(self, topic: str, name: str, value: Any) -> Any:
-        from streamgen.kafka.producer import TransactionalProducer
-
         key = encode_key(topic, name)
         if key in self._known:
             return self._known[key]
+        return self._write(topic, name, value, replace=False)
+
+    def put(self, topic: str, name: str, value: Any) -> None:
+        """Pin a JSON value other than None in place of the one that stands. Not while workers are live: they
+        know the old one, and read it no more."""
+        self._write(topic, name, value, replace=True)
+
+    def _write(self, topic: str, name: str, value: Any, replace: bool) -> Any:
+        from streamgen.kafka.producer import TransactionalProducer
+
+        key = encode_key(topic, name)
         for attempt in range(ATTEMPTS):
             # From here on no other worker's pin can commit, and what they committed is read below. Not read
             # before too: a read takes a fifth of a second, and a worker that starts makes three pins.
             producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
             try:
                 producer.open()
-                if self.get(topic, name) is None:
+                if replace or self.get(topic, name) is None:
                     target = TopicPartition(state_topic(self._application), PARTITION)
                     now, encoded = int(time.time() * 1000), encode_value(value)
                     producer.publish([OutputBatch(target, [now], [key], [encoded], [[]])])

@@ -5,6 +5,7 @@ A topic that exists is never changed: what does not fit is an error that says wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from kafka import KafkaAdminClient, errors
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from streamgen.config import Config, InputConfig, KafkaConfig
-from streamgen.errors import PermissionDenied, TopicError
+from streamgen.errors import BrokerUnavailable, PermissionDenied, TopicError
 from streamgen.kafka.client import client_settings, translated
 
 # A dead letter is a whole input record plus headers that say why.
 DEAD_LETTER_HEADERS_BYTES = 65_536
 LEAST_MESSAGE_BYTES = 512 << 10  # of the state topic
+GONE_S = 20.0  # a deleted topic is gone from all brokers
 _COMPACTED = {
     "cleanup.policy": "compact",
     # A learner is replaced at every checkpoint: without these the broker keeps gigabytes of old ones, which
@@ -48,7 +50,7 @@ def ensure_topics(config: Config) -> list[str]:
     `PermissionDenied`, or `BrokerUnavailable`.
     """
     made = []
-    with _admin(config.kafka) as admin:
+    with admin_client(config.kafka) as admin:
         for source in config.inputs:
             made += _create(admin, _missing_outputs(admin, source))
     return made
@@ -56,7 +58,7 @@ def ensure_topics(config: Config) -> list[str]:
 
 def missing_topics(kafka: KafkaConfig, source: InputConfig) -> list[str]:
     """The output topics of an input that `ensure_topics` would make; nothing is made. Raises as it does."""
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return [topic.name for topic in _missing_outputs(admin, source)]
 
 
@@ -65,14 +67,14 @@ def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
 
     Raises `TopicError` when the broker refuses one, `PermissionDenied`, or `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return _create(admin, topics)
 
 
 def ensure_state_topic(config: Config) -> list[str]:
     """Make the application's state topic with a partition for each of an input's and one more, unless it is
     there; returns its name if it was made. Raises as `ensure_compacted` does."""
-    with _admin(config.kafka) as admin:
+    with admin_client(config.kafka) as admin:
         counts = _partition_counts(admin, [source.topic for source in config.inputs])
     name = f"{config.application_id}-state"
     most = max(count or 0 for count in counts.values())
@@ -85,7 +87,7 @@ def ensure_compacted(kafka: KafkaConfig, topic: str, partitions: int = 1) -> boo
     Raises `TopicError` when it is there and forgets or takes too small records, `PermissionDenied`, or
     `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         if _create(admin, [NewTopic(topic, partitions, settings=_COMPACTED)]):
             return True
         settings = _settings(admin, topic)
@@ -109,8 +111,24 @@ def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
 
     Raises `PermissionDenied` or `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return _partition_counts(admin, [topic])[topic]
+
+
+def delete_topic(kafka: KafkaConfig, topic: str) -> None:
+    """Delete a topic, which need not be there. Raises `PermissionDenied`, or `BrokerUnavailable` also when it
+    is still there after a while."""
+    with admin_client(kafka) as admin:
+        with translated(f"deleting the topic {topic}"):
+            try:
+                admin.delete_topics([topic])
+            except errors.UnknownTopicOrPartitionError:
+                return
+        deadline = time.monotonic() + GONE_S
+        while _partition_counts(admin, [topic])[topic] is not None:
+            if time.monotonic() > deadline:
+                raise BrokerUnavailable(f"The topic {topic} is being deleted and still there: wait for it.")
+            time.sleep(0.1)
 
 
 def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
@@ -196,7 +214,8 @@ def _settings(admin: Any, topic: str) -> dict[str, str]:
 
 
 @contextmanager
-def _admin(kafka: KafkaConfig) -> Iterator[Any]:
+def admin_client(kafka: KafkaConfig) -> Iterator[Any]:
+    """The client's own administrator; the caller translates its errors."""
     with translated(f"connecting to {kafka.bootstrap_servers}"):
         admin = KafkaAdminClient(**client_settings(kafka))
     try:

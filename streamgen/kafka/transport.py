@@ -37,7 +37,26 @@ class Committed:
 OnRevoke = Callable[[frozenset[TopicPartition]], None]
 
 
-class Transport(Protocol):
+class Offsets(Protocol):
+    """Where topics begin and end, and how far the group is. Looking disturbs nobody."""
+
+    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
+        """The group's committed offset of each partition, waiting for pending transactions; None: never."""
+
+    def topic_id(self, topic: str) -> str:
+        """What tells a topic from another one of its name, made later; empty where there is no such id."""
+
+    def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        """First retained offset and read_committed end (last stable offset) of each partition."""
+
+    def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """First offset whose Kafka timestamp is at or after `time_ms`; the end where there is none."""
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """All partitions of a topic, in order. Raises `TopicError` when it does not exist."""
+
+
+class Transport(Offsets, Protocol):
     """One group member and its transactional producer.
 
     Whatever raises `Fenced`: the caller has no partition any more, and the next polls assign again those that
@@ -68,21 +87,6 @@ class Transport(Protocol):
 
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         """Undo `pause`."""
-
-    def committed(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
-        """The group's committed offset of each partition, waiting for pending transactions; None: never."""
-
-    def topic_id(self, topic: str) -> str:
-        """What tells a topic from another one of its name, made later; empty where there is no such id."""
-
-    def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """First retained offset and read_committed end (last stable offset) of each partition."""
-
-    def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
-        """First offset whose Kafka timestamp is at or after `time_ms`; the end where there is none."""
-
-    def partitions(self, topic: str) -> list[TopicPartition]:
-        """All partitions of a topic, in order. Raises `TopicError` when it does not exist."""
 
     def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
         """One transaction: the outputs, and `offsets` (next to read) as the group's position.

@@ -136,6 +136,14 @@ class KafkaTaskStore:
         assert draft.next.manifest is not None
         return draft.next.manifest
 
+    def forget(self) -> None:
+        """The task has no checkpoint any more; its learners go with the next one. Raises as `write` does."""
+        gone = OutputBatch(
+            self._target, [int(time.time() * 1000)], [_key("task", *self._source)], [None], [[]]
+        )
+        self._producer.publish([gone])
+        self._stored = None
+
     def close(self) -> None:
         self._producer.close()
 
@@ -210,7 +218,9 @@ class _Draft:
             yield _key("facts", *self._source, n), facts[n] if n < len(facts) else None
         stored.fact_parts = len(facts)
         stored.manifest = replace(
-            stored.tally.seal(self._manifest), made_with=made_with(), written=time.time()
+            stored.tally.seal(self._manifest),
+            made_with=self._manifest.made_with or made_with(),  # of one that is moved: where it was learned
+            written=self._manifest.written or time.time(),
         )
         slim = replace(stored.manifest, facts={})
         envelope = {"written_by": stored.written_by, "model": self._model}
