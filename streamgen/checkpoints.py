@@ -45,7 +45,8 @@ class _Kept:
 
     store: TaskStore
     offset: int
-    at: float
+    at: float  # when it was tried last
+    at_stored: float  # when it was stored last, or opened
     not_before: float = 0.0  # by the clock, see DEAREST
 
 
@@ -114,7 +115,7 @@ class Checkpoints:
 
     def add(self, source: TopicPartition, store: TaskStore, offset: int) -> None:
         """A task was opened whose stored state is the one at `offset`."""
-        self._kept[source] = _Kept(store, offset, self._clock())
+        self._kept[source] = _Kept(store, offset, self._clock(), self._clock())
 
     def remove(self, source: TopicPartition) -> None:
         """A task is gone: what of it is under way is not stored."""
@@ -127,6 +128,12 @@ class Checkpoints:
     def under_way(self, sources: Iterable[TopicPartition]) -> bool:
         """Whether a checkpoint of one of these is being written."""
         return any(source in self._writing for source in sources)
+
+    def overdue_s(self, source: TopicPartition, pipeline: Pipeline) -> float:
+        """For how long what was learned is not stored, s; 0 when nothing was learned since."""
+        kept = self._kept.get(source)
+        behind = kept is not None and pipeline.task is not None and pipeline.position > kept.offset
+        return self._clock() - kept.at_stored if kept is not None and behind else 0.0
 
     def wanted(self, source: TopicPartition, pipeline: Pipeline) -> bool:
         """Whether there is something to store that is not stored."""
@@ -206,7 +213,7 @@ class Checkpoints:
                 "a checkpoint was not stored; the one before it stands", source=str(source), reason=str(error)
             )
             return
-        kept.offset = manifest.offset
+        kept.offset, kept.at_stored = manifest.offset, now
         self._metrics.checkpointed(source, manifest.offset, now - writing.began)
 
 

@@ -55,7 +55,8 @@ THREADS = 4  # tasks that are opened or stored at once, beside the loop
 class Loop:
     """Runs the tasks that the group assigns to this worker.
 
-    `clock` gives monotonic seconds. It decides when to commit and to checkpoint, never what.
+    `clock` gives monotonic seconds. It decides when to commit and to checkpoint, never what. `retention_s` is
+    for how long an input's log is kept; None or absent: for ever.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Loop:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
         background: Executor | None = None,
+        retention_s: Mapping[str, float] | None = None,
     ) -> None:
         self._config, self._transport = config, transport
         self._pins, self._metrics, self._health = pins, metrics, health
@@ -88,6 +90,8 @@ class Loop:
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
         self._lag_at = -LAG_S
+        self._retention_s = retention_s or {}
+        self._at_risk: set[TopicPartition] = set()  # warned of: the log may pass their checkpoint
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Turn until `stopping()`; then finish the batch, commit, checkpoint and leave the group."""
@@ -407,5 +411,22 @@ class Loop:
         if self._clock() - self._lag_at >= LAG_S:
             for source, (_, end) in self._transport.bounds(self.pipelines).items():
                 self._metrics.lag(source, max(0, end - self.pipelines[source].position))
+            for source in self.pipelines:
+                self._tell_retention(source)
             self._lag_at = self._clock()
             self._health.broker(True)
+
+    def _tell_retention(self, source: TopicPartition) -> None:
+        """A checkpoint that the log no longer reaches back to is worth nothing: said when half the time is
+        over."""
+        retention_s = self._retention_s.get(source.topic)
+        if retention_s is None:
+            return
+        share = self._checkpoints.overdue_s(source, self.pipelines[source]) / retention_s
+        self._metrics.retention_used(source, share)
+        if share > 0.5 and source not in self._at_risk:
+            log.warning(
+                "the last checkpoint is older than half the input's retention: a restart may not find what "
+                "it needs", source=str(source),
+            )  # fmt: skip
+        self._at_risk = self._at_risk | {source} if share > 0.5 else self._at_risk - {source}

@@ -123,6 +123,11 @@ class Metrics:
         self._lag = gauge("lag_records", "Records between what was read and the end of the partition.")
         self._learners = gauge("learners", "Models that learn.")
         self._replay = gauge("replay_records", "Records left to replay before the partition is live.")
+        self._paged = gauge("learners_paged", "Of these, models that wait on disk.")
+        self._candidates = gauge("key_candidates", "Keys that have too few records for a model yet.")
+        self._retention = gauge(
+            "checkpoint_retention_ratio", "Time since the last checkpoint, of the input's retention."
+        )
         self._age = gauge("checkpoint_age_seconds", "Time since the last checkpoint or, without, assignment.")
         self._offset = gauge("checkpoint_offset", "Offset of the last checkpoint.")
         self._score = histogram("score", "Scores.", TOPIC, SCORES)
@@ -163,7 +168,9 @@ class Metrics:
     def revoked(self, source: TopicPartition) -> None:
         """The partition is another's: its gauges disappear, its counters stay where they are."""
         self._partitions.discard(source)
-        for gauge in (self._lag, self._learners, self._replay, self._age, self._offset):
+        for gauge in (self._lag, self._learners, self._paged, self._candidates, self._replay, self._age):
+            gauge.remove(*_labels(source))
+        for gauge in (self._offset, self._retention):
             gauge.remove(*_labels(source))
 
     # --- the way of a record
@@ -210,9 +217,11 @@ class Metrics:
 
     # --- learning
 
-    def learners(self, source: TopicPartition, models: int) -> None:
-        """So many models learn the partition."""
+    def learners(self, source: TopicPartition, models: int, paged: int, candidates: int) -> None:
+        """So many models learn the partition, so many of them wait on disk, so many keys have none yet."""
         self._set(self._learners, source, models)
+        self._set(self._paged, source, paged)
+        self._set(self._candidates, source, candidates)
 
     def learned(self, topic: str, losses: ArrayLike, seconds: ArrayLike) -> None:
         """An update was made for each of `losses`, each in its `seconds`."""
@@ -263,6 +272,10 @@ class Metrics:
         """The last checkpoint is at `offset` and was written at `written` (seconds since 1970)."""
         self._set(self._offset, source, offset)
         self._checkpointed_at(source, written)
+
+    def retention_used(self, source: TopicPartition, share: float) -> None:
+        """What was learned last is not stored for that share of the time that the log is kept."""
+        self._set(self._retention, source, share)
 
     def replay_left(self, source: TopicPartition, records: int) -> None:
         """`records` are left to replay before the partition is live; 0 when it is."""

@@ -203,7 +203,7 @@ class Pipeline:
         metrics.clocks_restarted(topic, int(results.ticks.restarted_N.sum()))
         metrics.learned(topic, scores.loss, scores.seconds)
         metrics.skipped(topic, len(scores.skipped))
-        metrics.learners(self.source, len(task.keys))
+        metrics.learners(self.source, task.resident + task.paged, task.paged, task.candidates)
 
 
 def rows(raw: RawBatch, start: int, end: int) -> RawBatch:

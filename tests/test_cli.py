@@ -144,7 +144,7 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
         ("detect series.csv --out series.csv", "The scores would replace their input series.csv"),
         ("detect series.csv --out o.csv --model lstm", "there is no model 'lstm' Known: stream_ae, river."),
         ("detect series.csv --out o.csv --config no.yaml", "there is no configuration file no.yaml"),
-        ("fit series.csv --state series.csv", "Cannot write the checkpoint"),
+        ("fit series.csv --state series.csv", "Cannot write the state"),
         ("generate --state none --out x.npz", "There is no state under none: learn one first"),
         ("generate --state none --out x.txt", "The form of x.txt is not known"),
         ("run", "inputs is missing: name at least one topic"),

@@ -10,6 +10,7 @@ from memory_rig import N, filled, loop_over, outputs, until_read
 
 from streamgen.errors import Fenced, LogGap, PublishAborted, StateError, StopError
 from streamgen.learners.task import Results, Task
+from streamgen.loop import Loop
 from streamgen.records import Columns, TopicPartition
 from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryStore
 
@@ -233,6 +234,24 @@ def test_a_topic_that_was_made_again_may_be_begun_anew(store: MemoryStore) -> No
     for partition in range(2):
         new = log.records("in.scores", partition)[-len(fresh.records("in.scores", partition)) :]
         assert [r.value for r in new] == [r.value for r in fresh.records("in.scores", partition)]
+
+
+def test_a_checkpoint_that_the_log_is_about_to_pass_is_warned_of(
+    store: MemoryStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = filled()
+    loop, _ = loop_over(log, store, polls=[5], commit_interval_ms=5)
+    loop._retention_s = {"in": 20.0}
+    store.failures = [PublishAborted("no")] * 1000
+    while "half the input's retention" not in capsys.readouterr().out:
+        loop.turn()
+        loop._sleep(1)
+    ratio = {s.labels["partition"]: s.value for s in samples(loop, "streamgen_checkpoint_retention_ratio")}
+    assert ratio["0"] > 0.5
+
+
+def samples(loop: Loop, name: str) -> list[Any]:
+    return [one for family in loop._metrics.registry.collect() for one in family.samples if one.name == name]
 
 
 # --- a learner that fails

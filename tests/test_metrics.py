@@ -154,7 +154,8 @@ def test_gauges_of_revoked_partitions_disappear() -> None:
         metrics.assigned(source)
         metrics.received(source, 1)
         metrics.lag(source, 9)
-        metrics.learners(source, 2)
+        metrics.learners(source, 2, 1, 3)
+        metrics.retention_used(source, 0.1)
         metrics.replay_left(source, 4)
         metrics.checkpointed(source, 10, 0.1)
     metrics.revoked(A0)
@@ -164,7 +165,7 @@ def test_gauges_of_revoked_partitions_disappear() -> None:
     gauges = [family for family in scrape(metrics).values() if family.type == "gauge"]
     seen = {family.name: {(one.labels["topic"], one.labels["partition"]) for one in family.samples}
             for family in gauges if "build" not in family.name}  # fmt: skip
-    assert len(seen) == 5
+    assert len(seen) == 8
     assert set(map(frozenset, seen.values())) == {frozenset({("a", "1"), ("b", "0")})}
     assert value(metrics, "streamgen_records_total", topic="a", partition="0") == 1
     metrics.assigned(A0)
@@ -198,7 +199,8 @@ def test_every_metric_and_no_other_is_documented() -> None:
     metrics = Metrics()
     metrics.assigned(A0)
     metrics.lag(A0, 1)
-    metrics.learners(A0, 1)
+    metrics.learners(A0, 1, 0, 0)
+    metrics.retention_used(A0, 0.0)
     metrics.replay_left(A0, 1)
     metrics.restored(A0, 1, 1.0)
     code = {}
