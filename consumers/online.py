@@ -18,7 +18,7 @@ from streamgen.health import Health, HealthServer
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.reach import reach
-from streamgen.kafka.topics import ensure_state_topic, ensure_topics
+from streamgen.kafka.topics import ensure_state_topic, ensure_topics, retention_s
 from streamgen.log import set_up_logging
 from streamgen.loop import Loop
 from streamgen.metrics import Metrics
@@ -66,6 +66,7 @@ def run_worker(
                 metrics,
                 health,
                 device,
+                retention_s=retention_s(config.kafka, [source.topic for source in config.inputs]),
             )
             address = None if server is None else f"http://{config.metrics.host}:{server.port}"
             log.info("worker started", worker=name, device=device, metrics=address)

@@ -115,6 +115,16 @@ def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
         return _partition_counts(admin, [topic])[topic]
 
 
+def retention_s(kafka: KafkaConfig, topics: Sequence[str]) -> dict[str, float]:
+    """For how long the topics' records are kept, s; one that keeps them for ever is absent.
+
+    Raises `PermissionDenied` or `BrokerUnavailable`.
+    """
+    with admin_client(kafka) as admin:
+        kept = {topic: int(_settings(admin, topic).get("retention.ms", -1)) for topic in topics}
+    return {topic: ms / 1000 for topic, ms in kept.items() if ms > 0}
+
+
 def delete_topic(kafka: KafkaConfig, topic: str) -> None:
     """Delete a topic, which need not be there. Raises `PermissionDenied`, or `BrokerUnavailable` also when it
     is still there after a while."""
