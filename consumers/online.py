@@ -18,6 +18,7 @@ from streamgen.health import Health, HealthServer
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.reach import reach
+from streamgen.kafka.rights import check_rights
 from streamgen.kafka.topics import ensure_topics
 from streamgen.log import set_up_logging
 from streamgen.loop import Loop
@@ -46,6 +47,7 @@ def run_worker(config: Config, worker_id: str | None, stopping: Callable[[], boo
     set_up_logging(secrets=_secrets(config))
     with worker_name(Path(config.state.directory), worker_id) as name:
         reach(config.kafka)
+        check_rights(config)
         made = ensure_topics(config)
         if made:
             log.info("topics made", topics=made)

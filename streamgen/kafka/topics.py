@@ -39,7 +39,7 @@ def ensure_topics(config: Config) -> list[str]:
     `PermissionDenied`, or `BrokerUnavailable`.
     """
     made = []
-    with _admin(config.kafka) as admin:
+    with admin_client(config.kafka) as admin:
         for source in config.inputs:
             made += _create(admin, _missing_outputs(admin, source))
     return made
@@ -47,7 +47,7 @@ def ensure_topics(config: Config) -> list[str]:
 
 def missing_topics(kafka: KafkaConfig, source: InputConfig) -> list[str]:
     """The output topics of an input that `ensure_topics` would make; nothing is made. Raises as it does."""
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return [topic.name for topic in _missing_outputs(admin, source)]
 
 
@@ -56,7 +56,7 @@ def create_topics(kafka: KafkaConfig, topics: Sequence[NewTopic]) -> list[str]:
 
     Raises `TopicError` when the broker refuses one, `PermissionDenied`, or `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return _create(admin, topics)
 
 
@@ -65,7 +65,7 @@ def ensure_compacted(kafka: KafkaConfig, topic: str) -> None:
 
     Raises `TopicError` when it is there and forgets, `PermissionDenied`, or `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         if _create(admin, [NewTopic(topic, settings={"cleanup.policy": "compact"})]):
             return
         policy = _settings(admin, topic).get("cleanup.policy", "compact")
@@ -81,7 +81,7 @@ def partition_count(kafka: KafkaConfig, topic: str) -> int | None:
 
     Raises `PermissionDenied` or `BrokerUnavailable`.
     """
-    with _admin(kafka) as admin:
+    with admin_client(kafka) as admin:
         return _partition_counts(admin, [topic])[topic]
 
 
@@ -120,8 +120,13 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
 
 
 def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:
-    made = []
+    made: list[str] = []
+    # Looked for first: who may not make topics is refused even one that is there, and who may not see a topic
+    # would wait for it in vain.
+    there = _partition_counts(admin, [topic.name for topic in topics]) if topics else {}
     for topic in topics:
+        if there[topic.name]:
+            continue
         options = {
             "num_partitions": topic.partitions,
             "replication_factor": topic.replication_factor,
@@ -131,10 +136,15 @@ def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:
             answer = admin.create_topics({topic.name: options}, raise_errors=False)["topics"][0]
             kind = errors.for_code(answer["error_code"])
             if kind is errors.TopicAlreadyExistsError:
-                continue  # another worker was faster, or it was there
+                continue  # another worker was faster
             if kind is errors.NoError:
                 admin.wait_for_topics([topic.name])
-            elif issubclass(kind, (errors.AuthorizationError, errors.RetriableError)):
+            elif issubclass(kind, errors.AuthorizationError):
+                raise PermissionDenied(
+                    f"This user may not make the topic {topic.name}: grant it Create on the topic or on the "
+                    "cluster, or have the topic made by one who may (streamgen topics)."
+                )
+            elif issubclass(kind, errors.RetriableError):
                 raise kind(answer["error_message"])
             else:
                 raise TopicError(f"Kafka did not make the topic {topic.name}: {answer['error_message']}")
@@ -151,7 +161,8 @@ def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None
         kind = errors.for_code(topic["error_code"])
         if issubclass(kind, errors.AuthorizationError):
             raise PermissionDenied(
-                f"This user may not see the topic {topic['name']}: grant it Describe on the topic."
+                f"This user may not see the topic {topic['name']}: grant it Describe on the topic (which "
+                "Read and Write imply)."
             )
         counts[topic["name"]] = (
             None if kind is errors.UnknownTopicOrPartitionError else len(topic["partitions"])
@@ -160,15 +171,20 @@ def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None
 
 
 def _settings(admin: Any, topic: str) -> dict[str, str]:
-    """A topic's settings in force; empty when this user may not read them."""
+    """A topic's settings in force. Raises `PermissionDenied`."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     with translated(f"reading the settings of {topic}"):
         found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    if not found:  # every topic has some; the client keeps a refusal to itself
+        raise PermissionDenied(
+            f"This user may not read the settings of the topic {topic}: grant it DescribeConfigs on it."
+        )
     return {name: entry["value"] for name, entry in found.items() if entry["value"] is not None}
 
 
 @contextmanager
-def _admin(kafka: KafkaConfig) -> Iterator[Any]:
+def admin_client(kafka: KafkaConfig) -> Iterator[Any]:
+    """The client for topics and groups. Raises `BrokerUnavailable` or `ConfigError`."""
     with translated(f"connecting to {kafka.bootstrap_servers}"):
         admin = KafkaAdminClient(**client_settings(kafka))
     try:
