@@ -106,23 +106,8 @@ class Secured:
             admin.delete_acls(acls)
 
     def read(self, topic: str) -> list[Any]:
-        """All committed records of a topic with one partition; none when there is no topic."""
-        consumer = KafkaConsumer(
-            **client_settings(self.inner), isolation_level="read_committed", enable_auto_commit=False
-        )
-        try:
-            if not consumer.partitions_for_topic(topic):
-                return []
-            partition = TopicPartition(topic, 0)
-            consumer.assign([partition])
-            consumer.seek_to_beginning(partition)
-            end, found = consumer.end_offsets([partition])[partition], []
-            while consumer.position(partition) < end:
-                for records in consumer.poll(timeout_ms=50).values():
-                    found += records
-            return found
-        finally:
-            consumer.close()
+        """`read_committed_values`, as a super user."""
+        return read_committed_values(self.inner, topic)
 
     def send(self, topic: str, count: int) -> None:
         """Records `{"a": 0}`, `{"a": 1}`, …, as a super user."""
@@ -130,6 +115,26 @@ class Secured:
         for n in range(count):
             producer.send(topic, value=b'{"a": %d}' % n)
         producer.close()
+
+
+def read_committed_values(kafka: KafkaConfig, topic: str) -> list[Any]:
+    """Of a topic with one partition; none when there is no topic."""
+    consumer = KafkaConsumer(
+        **client_settings(kafka), isolation_level="read_committed", enable_auto_commit=False
+    )
+    try:
+        if not consumer.partitions_for_topic(topic):
+            return []
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end, found = consumer.end_offsets([partition])[partition], []
+        while consumer.position(partition) < end:
+            for records in consumer.poll(timeout_ms=50).values():
+                found += [record.value for record in records]
+        return found
+    finally:
+        consumer.close()
 
 
 def acl(user: str, resource: str, name: str, pattern: str, operation: str) -> ACL:

@@ -59,7 +59,7 @@ def test_a_worker_runs_with_what_the_page_lists(secured: Secured, made: Config, 
     config = made.model_copy(update={"kafka": kafka})
     with secured.granted([right.granted_to(user) for right in of(made, "worker")]):
         run_worker(config, None, until(lambda: len(secured.read(made.inputs[0].scores_topic)) >= 40))
-    found = [json.loads(record.value) for record in secured.read(made.inputs[0].scores_topic)]
+    found = [json.loads(value) for value in secured.read(made.inputs[0].scores_topic)]
     assert [score["source"]["offset"] for score in found] == list(range(40))
 
 
