@@ -64,7 +64,7 @@ class Secured:
     """The running broker, and how its users reach it."""
 
     def __init__(self, broker: EmbeddedBroker, folder: Path) -> None:
-        self.broker, self._folder = broker, folder
+        self.broker, self.folder = broker, folder
         self.inner = KafkaConfig(bootstrap_servers=broker.bootstrap_servers)  # a super user
 
     def sasl(self, mechanism: str = "SCRAM-SHA-512", **changes: object) -> KafkaConfig:
@@ -75,7 +75,7 @@ class Secured:
             "sasl_mechanism": mechanism,
             "sasl_username": USERS[mechanism],
             "sasl_password": PASSWORD,
-            "ssl_cafile": str(self._folder / "ca.pem"),
+            "ssl_cafile": str(self.folder / "ca.pem"),
         }
         return KafkaConfig.model_validate(settings | changes)
 
@@ -84,9 +84,9 @@ class Secured:
         settings: dict[str, object] = {
             "bootstrap_servers": self.broker.address("SSL"),
             "security_protocol": "SSL",
-            "ssl_cafile": str(self._folder / "ca.pem"),
-            "ssl_certfile": str(self._folder / "client.pem"),
-            "ssl_keyfile": str(self._folder / "client.key"),
+            "ssl_cafile": str(self.folder / "ca.pem"),
+            "ssl_certfile": str(self.folder / "client.pem"),
+            "ssl_keyfile": str(self.folder / "client.key"),
             "ssl_password": PASSWORD,
         }
         return KafkaConfig.model_validate(settings | changes)
