@@ -18,6 +18,7 @@ from streamgen.health import Health, HealthServer
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.reach import reach
+from streamgen.kafka.rights import check_rights
 from streamgen.kafka.topics import ensure_state_topic, ensure_topics, retention_s
 from streamgen.log import set_up_logging
 from streamgen.loop import Loop
@@ -50,6 +51,7 @@ def run_worker(
     set_up_logging(secrets=_secrets(config))
     with worker_name(Path(config.state.directory), worker_id) as name:
         reach(config.kafka)
+        check_rights(config)
         made = ensure_topics(config) + ensure_state_topic(config)
         if made:
             log.info("topics made", topics=made)

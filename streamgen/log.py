@@ -77,5 +77,6 @@ class _Mask:
 
 
 def _written(secret: str) -> tuple[str, ...]:
-    """As it is, and as JSON and Python would quote it."""
-    return secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]
+    """As it is, and as JSON and Python would quote it and its bytes: the client logs what it sends."""
+    sent = repr(secret.encode())[2:-1]
+    return secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], sent, json.dumps(sent)[1:-1]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
+import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -176,16 +180,21 @@ def test_what_is_wrong_is_one_sentence(
     assert sorted(after) == before, "something was left behind"
 
 
-class listener:
-    """A port that accepts connections and says nothing."""
+class _Answer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        self.request.recv(1024)
+        # Metadata, version 4: size, correlation id, no delay, brokers, cluster, controller or topics.
+        self.request.sendall(struct.pack(">iiiihii", 22, 1, 0, 0, -1, -1, 0))
 
-    def __enter__(self) -> int:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        port: int = self._socket.getsockname()[1]
-        return port
 
-    def __exit__(self, *ended: object) -> None:
-        self._socket.close()
+@contextmanager
+def listener() -> Iterator[int]:
+    """A port that answers whether Kafka is there, and nothing else."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answer) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def examine(file: Path | None, bootstrap: str | None, topics: tuple[str, ...]) -
         return
     yield state_directory(config)
     try:
-        yield Finding(GOOD, f"a server listens at {reach(config.kafka)}")
+        protocol = config.kafka.security_protocol
+        yield Finding(GOOD, f"Kafka answers at {reach(config.kafka)} and lets this user in ({protocol})")
         yield from broker(config)
     except StreamgenError as error:
         yield Finding(BAD, str(error))
@@ -97,18 +98,15 @@ def state_directory(config: Config) -> Finding:
 
 
 def broker(config: Config) -> Iterator[Finding]:
-    """Whether it speaks Kafka and lets this user be a member of the group and write transactions."""
-    from streamgen.kafka.producer import TransactionalProducer
-    from streamgen.kafka.topics import partition_count
+    """Whether this user has the rights of a worker."""
+    from streamgen.kafka.rights import check_rights
 
-    partition_count(config.kafka, config.inputs[0].topic)
-    yield Finding(GOOD, f"it is a Kafka broker that lets this user in ({config.kafka.security_protocol})")
-    producer = TransactionalProducer(config.kafka, f"{config.application_id}-doctor")
-    try:
-        producer.open()
-    finally:
-        producer.close()
-    yield Finding(GOOD, f"transactions are allowed (transactional ids {config.application_id}-…)")
+    check_rights(config)
+    yield Finding(
+        GOOD,
+        f"this user may read the inputs, write the outputs and the state, be in the group "
+        f"{config.application_id}, and have transactions",
+    )
 
 
 def input_topic(config: Config, source: InputConfig) -> Iterator[Finding]:

@@ -71,12 +71,18 @@ def watch(
 
 
 def _scores_topic(kafka: KafkaConfig, topic: str) -> str:
-    from streamgen.errors import TopicError
+    from streamgen.errors import PermissionDenied, TopicError
     from streamgen.kafka.topics import partition_count
 
+    refused = None
     for name in (f"{topic}.scores", topic):
-        if partition_count(kafka, name) is not None:
-            return name
+        try:
+            if partition_count(kafka, name) is not None:
+                return name
+        except PermissionDenied as error:  # who may read one of the two need not know of the other
+            refused = refused or error
+    if refused is not None:
+        raise refused
     raise TopicError(
         f"There is neither a topic {topic} nor {topic}.scores: start a worker for it (streamgen run), or "
         "correct the name."

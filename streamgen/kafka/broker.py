@@ -17,7 +17,8 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -38,7 +39,6 @@ SINGLE_NODE = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -75,7 +75,9 @@ class EmbeddedBroker:
 
     `port` 0 picks a free port, kept over restarts. `data_dir` None is a temporary folder, removed at the
     end; a path is formatted once and kept. `properties` are added to the broker's own. `progress` is told
-    what takes long, one short sentence each.
+    what takes long, one short sentence each. `protocols` (SSL, SASL_SSL, SASL_PLAINTEXT) are listened for
+    too, each on a free port (`address`); `format_options` go to Kafka's StorageTool, which makes users of
+    SCRAM with `--add-scram`.
 
         with EmbeddedBroker() as broker:
             KafkaConfig(bootstrap_servers=broker.bootstrap_servers)
@@ -90,8 +92,12 @@ class EmbeddedBroker:
         data_dir: str | Path | None = None,
         properties: Mapping[str, str] | None = None,
         progress: Callable[[str], None] | None = None,
+        protocols: Sequence[str] = (),
+        format_options: Sequence[str] = (),
     ) -> None:
-        self._port, self._controller_port = _free_ports(port)
+        self._port, self._controller_port, *more = _free_ports(port, 1 + len(protocols))
+        self._secured = dict(zip(protocols, more, strict=True))
+        self._format_options = list(format_options)
         self._temporary = data_dir is None
         self._data_dir = None if data_dir is None else Path(data_dir).absolute()
         self._properties = dict(properties or {})
@@ -103,6 +109,10 @@ class EmbeddedBroker:
     def bootstrap_servers(self) -> str:
         """host:port, for a client's configuration."""
         return f"127.0.0.1:{self._port}"
+
+    def address(self, protocol: str) -> str:
+        """host:port of one of the further `protocols`."""
+        return f"127.0.0.1:{self._secured[protocol]}"
 
     @property
     def pid(self) -> int:
@@ -173,9 +183,14 @@ class EmbeddedBroker:
 
     def _write_settings(self) -> Path:
         (self.data_dir / "log4j2.properties").write_text(LOG4J2)
+        clients = {"PLAINTEXT": self._port} | self._secured
+        advertised = [f"{protocol}://127.0.0.1:{port}" for protocol, port in clients.items()]
         settings = SINGLE_NODE | {
-            "listeners": f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._port}",
+            "listeners": ",".join([*advertised, f"CONTROLLER://127.0.0.1:{self._controller_port}"]),
+            "advertised.listeners": ",".join(advertised),
+            "listener.security.protocol.map": ",".join(
+                [*(f"{protocol}:{protocol}" for protocol in clients), "CONTROLLER:PLAINTEXT"]
+            ),
             "controller.quorum.voters": f"1@127.0.0.1:{self._controller_port}",
             "log.dirs": str(self.data_dir / "log"),
         }
@@ -189,6 +204,7 @@ class EmbeddedBroker:
         cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         # With "=", for an id may begin with a dash.
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(settings)]
+        tool += self._format_options
         done = subprocess.run([*command, *tool], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             said = (done.stdout + done.stderr).strip().splitlines()
@@ -237,9 +253,10 @@ class EmbeddedBroker:
             watchdog.communicate(b"done\n")
 
 
-def _free_ports(port: int) -> tuple[int, int]:
-    """The port asked for, or a free one; and another free one for the controller."""
-    with socket.socket() as first, socket.socket() as second:
+def _free_ports(port: int, more: int) -> list[int]:
+    """The port asked for, or a free one; and `more` free ones."""
+    with ExitStack() as held:
+        first = held.enter_context(socket.socket())
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             first.bind(("127.0.0.1", port))
@@ -247,8 +264,10 @@ def _free_ports(port: int) -> tuple[int, int]:
             raise StopError(
                 f"Port {port} of 127.0.0.1 cannot be used ({error.strerror}): choose another, or 0 for any."
             ) from error
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]
+        others = [held.enter_context(socket.socket()) for _ in range(more)]
+        for other in others:
+            other.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in (first, *others)]
 
 
 def _java() -> list[str]:

@@ -83,7 +83,7 @@ def translate(error: errors.KafkaError, doing: str) -> StreamgenError:
     if isinstance(error, _UNAVAILABLE) or type(error) is errors.KafkaError:
         return BrokerUnavailable(
             f"No broker answered in time when {doing} ({said}). Check kafka.bootstrap_servers, the network, "
-            "and with SASL the password: the client takes a wrong one for silence."
+            "and with SASL whether the password was changed: the client takes a refused one for silence."
         )
     if isinstance(error, errors.KafkaConfigurationError):
         return ConfigError(f"The client refused its settings when {doing} ({said}).")

@@ -20,7 +20,12 @@ from typing import Any
 
 import kafka
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, KafkaError
+from kafka.errors import (
+    CorruptRecordError,
+    KafkaError,
+    NotEnoughReplicasAfterAppendError,
+    NotEnoughReplicasError,
+)
 from kafka.net.compat import KafkaNetClient
 from kafka.producer import producer_batch, record_accumulator, sender
 from kafka.producer.transaction_manager import TransactionalRequestResult, TransactionManager
@@ -34,6 +39,7 @@ from streamgen.records import OutputBatch
 from streamgen.records import TopicPartition as SourcePartition
 
 CLIENT_VERSION = "3.0.12"
+TOO_FEW_REPLICAS = (NotEnoughReplicasError, NotEnoughReplicasAfterAppendError)
 BATCH_BYTES = 500_000  # the broker takes 1,048,588 bytes a batch, unless told otherwise
 
 # Each private name that is used below, with the parameters we rely on (None: not a function).
@@ -60,6 +66,7 @@ _NAMES: list[tuple[Any, str, list[str] | None]] = [
     (record_accumulator.RecordAccumulator, "_tp_lock", ["self", "tp"]),
     (record_accumulator.IncompleteProducerBatches, "add", ["self", "batch"]),
     (sender.Sender, "_can_split", ["self", "batch", "error"]),
+    (sender.Sender, "_can_retry", ["self", "batch", "error_cls"]),
     (sender.Sender, "wakeup", ["self"]),
     (KafkaNetClient, "await_ready", ["self", "node_id", "timeout_ms"]),
     (sender.Sender, "force_close", ["self"]),
@@ -127,15 +134,22 @@ def _records(batch: OutputBatch, first: int, limit: int) -> tuple[Any, int]:
 
 
 def prepare(producer: Any) -> None:
-    """Mend two things of a new producer, before anything else is done with it.
+    """Mend three things of a new producer, before anything else is done with it.
 
     A batch that the broker finds too large is split by the futures of its records; ours have one future a
     batch, and splitting would lose track of them. It fails instead, and the caller cuts smaller.
+
+    A batch for which too few replicas are in sync is tried again in silence, and fails in the end as one that
+    nobody answered. It fails at once, with its reason; the caller tries again.
 
     A transactional request whose connection fails while it is made is dropped, and its transaction hangs;
     where the connection is only said to be not ready, the request is tried again.
     """
     producer._sender._can_split = lambda batch, error: False
+    can_retry = producer._sender._can_retry
+    producer._sender._can_retry = lambda batch, error_cls: (
+        error_cls not in TOO_FEW_REPLICAS and can_retry(batch, error_cls)
+    )
     client = producer._sender._client
     await_ready = client.await_ready
 

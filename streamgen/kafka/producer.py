@@ -93,6 +93,9 @@ class TransactionalProducer:
         self._producer: Any = None
         self._batch_bytes: dict[str, int] = {}  # topics whose limit is below our usual batch
         self.in_doubt = False  # a transaction may still be open: the next `open` ends it
+        # Why the last transaction could not be written: until that heals its abort can't be either, and the
+        # next one waits for it.
+        self._blocked: str | None = None
         reason = fastpath.check()
         self.records_fast = reason is None
         if reason is not None:
@@ -145,7 +148,7 @@ class TransactionalProducer:
         try:
             self.open()
         except BrokerUnavailable as error:
-            raise PublishAborted(str(error)) from error
+            raise PublishAborted(self._blocked or str(error)) from error
         try:
             self._producer.begin_transaction()
             self._write(outputs)
@@ -160,6 +163,7 @@ class TransactionalProducer:
             self._abort()
             raise
         self._commit()
+        self._blocked = None
 
     def close(self) -> None:
         """End the producer; a transaction that may be open is aborted first, or its readers would wait."""
@@ -216,6 +220,12 @@ class TransactionalProducer:
         """Raises why a batch was not written."""
         batch, first, last, handle = one
         failure = self._outcome(handle, max(0.0, deadline - time.monotonic()))
+        if isinstance(failure, fastpath.TOO_FEW_REPLICAS):
+            self._blocked = (
+                f"{batch.target} takes nothing, for fewer of its replicas are in sync than its topic's "
+                "`min.insync.replicas`: bring the missing brokers back, or lower that setting."
+            )
+            raise PublishAborted(self._blocked) from failure
         if failure is not None:
             raise self._too_large(batch, first, last, failure) or _invalid(batch, failure) or failure
 

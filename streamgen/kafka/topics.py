@@ -176,8 +176,13 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
 
 
 def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:
-    made = []
+    made: list[str] = []
+    # Looked for first: who may not make topics is refused even one that is there, and who may not see a topic
+    # would wait for it in vain.
+    there = _partition_counts(admin, [topic.name for topic in topics]) if topics else {}
     for topic in topics:
+        if there[topic.name]:
+            continue
         options = {
             "num_partitions": topic.partitions,
             "replication_factor": topic.replication_factor,
@@ -187,10 +192,15 @@ def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:
             answer = admin.create_topics({topic.name: options}, raise_errors=False)["topics"][0]
             kind = errors.for_code(answer["error_code"])
             if kind is errors.TopicAlreadyExistsError:
-                continue  # another worker was faster, or it was there
+                continue  # another worker was faster
             if kind is errors.NoError:
                 admin.wait_for_topics([topic.name])
-            elif issubclass(kind, (errors.AuthorizationError, errors.RetriableError)):
+            elif issubclass(kind, errors.AuthorizationError):
+                raise PermissionDenied(
+                    f"This user may not make the topic {topic.name}: grant it Create on the topic or on the "
+                    "cluster, or have the topic made by one who may (streamgen topics)."
+                )
+            elif issubclass(kind, errors.RetriableError):
                 raise kind(answer["error_message"])
             else:
                 raise TopicError(f"Kafka did not make the topic {topic.name}: {answer['error_message']}")
@@ -207,7 +217,8 @@ def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None
         kind = errors.for_code(topic["error_code"])
         if issubclass(kind, errors.AuthorizationError):
             raise PermissionDenied(
-                f"This user may not see the topic {topic['name']}: grant it Describe on the topic."
+                f"This user may not see the topic {topic['name']}: grant it Describe on the topic (which "
+                "Read and Write imply)."
             )
         counts[topic["name"]] = (
             None if kind is errors.UnknownTopicOrPartitionError else len(topic["partitions"])
@@ -216,16 +227,20 @@ def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None
 
 
 def _settings(admin: Any, topic: str) -> dict[str, str]:
-    """A topic's settings in force; empty when this user may not read them."""
+    """A topic's settings in force. Raises `PermissionDenied`."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
     with translated(f"reading the settings of {topic}"):
         found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    if not found:  # every topic has some; the client keeps a refusal to itself
+        raise PermissionDenied(
+            f"This user may not read the settings of the topic {topic}: grant it DescribeConfigs on it."
+        )
     return {name: entry["value"] for name, entry in found.items() if entry["value"] is not None}
 
 
 @contextmanager
 def admin_client(kafka: KafkaConfig) -> Iterator[Any]:
-    """The client's own administrator; the caller translates its errors."""
+    """The client for topics and groups. Raises `BrokerUnavailable` or `ConfigError`."""
     with translated(f"connecting to {kafka.bootstrap_servers}"):
         admin = KafkaAdminClient(**client_settings(kafka))
     try:

@@ -18,6 +18,7 @@ from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.kafka.transport import Polled
 from streamgen.records import OutputBatch, TopicPartition
+from tests.integration.secured import Secured, secured_broker
 
 
 class Rig:
@@ -75,6 +76,13 @@ class Rig:
         deadline = time.monotonic() + seconds
         while not until():
             assert time.monotonic() < deadline
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A running broker with TLS and ACLs, shared by all tests: use names from `fresh`."""
+    with secured_broker(tmp_path_factory.mktemp("certificates")) as running:
+        yield running
 
 
 @pytest.fixture
