@@ -54,10 +54,11 @@ def from_topic(bootstrap: str, application: str) -> dict[int, State]:
 
 
 def from_files(directory: Path) -> dict[int, State]:
-    """What the newest checkpoint file of each task's folder holds, learner by learner."""
+    """What the checkpoint file of each task that reaches furthest holds, learner by learner. (Not the newest:
+    the clock of who wrote it may have been wrong.)"""
     found: dict[int, State] = {}
     for folder in directory.glob("*-*"):
-        files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        files = sorted(folder.glob("*.safetensors"))  # named by their offsets
         if not files:
             continue
         with safe_open(files[-1], framework="numpy") as file:
