@@ -12,7 +12,7 @@ from checker import Outputs, Place, Verdict, compare, read_outputs, read_topics
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from stage import Stage, Worker
-from states import final_states
+from states import final_states, is_whole
 from stream import PARTITIONS, Row
 
 from streamgen.config import KafkaConfig, StateConfig
@@ -66,10 +66,10 @@ class Application:
         return all(committed.get(n, -1) >= end for n, end in ends.items())
 
     def tear(self) -> Path | None:
-        """Cut the newest of a task's checkpoint files short, where another is there to fall back on."""
+        """Cut the newest of a task's checkpoint files short, where a whole one is there to fall back on."""
         for folder in sorted(self.directory.glob("*-*")):
             files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-            if len(files) > 1:
+            if len(files) > 1 and is_whole(files[-2]):
                 os.truncate(files[-1], files[-1].stat().st_size // 2)
                 return files[-1]
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from checker import State, read_topics
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 # What says when and by whom a state was written, and not what it is.
@@ -71,6 +71,15 @@ def from_files(directory: Path) -> dict[int, State]:
             state |= {f"{json.dumps(key)} {name}": _bits(array[row]) for name, array in arrays.items()}
         found[int(folder.name.rpartition("-")[2])] = state
     return found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint file can be read to its end."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
+    except SafetensorError:
+        return False
 
 
 def _bits(array: NDArray[np.generic]) -> bytes:
