@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := test
-.PHONY: install demo test lint unit clean
+.PHONY: install demo test lint unit faults clean
 
 install: $(STAMP)
 
@@ -29,6 +29,14 @@ lint: install
 
 unit: install
 	$(BIN)/python -m pytest
+
+# Some 5 s a fault; what was played is kept, and running it again goes on: make faults N=300 SEED=1
+N ?= 300
+SEED ?= 1
+REPORT ?= build/faults/report-$(SEED)-of-$(N).md
+
+faults: install
+	$(BIN)/python tests/faults/campaign.py --faults $(N) --seed $(SEED) --folder build/faults --report $(REPORT)
 
 clean:
 	rm -rf $(VENV) dist build demo-output

@@ -1,4 +1,4 @@
-"""docs/security.md: its examples load, its links lead somewhere. Its table of rights is tested on a broker."""
+"""docs/security.md: its examples load, its links lead somewhere. Its rights are tested on a broker."""
 
 from __future__ import annotations
 

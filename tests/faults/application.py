@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ from checker import Outputs, Place, Verdict, compare, read_outputs, read_topics
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 from stage import Stage, Worker
-from states import final_states
+from states import final_states, is_whole
 from stream import PARTITIONS, Row
 
 from streamgen.config import KafkaConfig, StateConfig
@@ -64,6 +65,15 @@ class Application:
         committed = self.committed()
         return all(committed.get(n, -1) >= end for n, end in ends.items())
 
+    def tear(self) -> Path | None:
+        """Cut the newest of a task's checkpoint files short, where a whole one is there to fall back on."""
+        for folder in sorted(self.directory.glob("*-*")):
+            files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+            if len(files) > 1 and is_whole(files[-2]):
+                os.truncate(files[-1], files[-1].stat().st_size // 2)
+                return files[-1]
+        return None
+
     def stop(self, seconds: float = 60) -> None:
         """End the workers in order."""
         for worker in self.workers.values():
@@ -71,7 +81,9 @@ class Application:
                 worker.signal(signal.SIGTERM)
         for slot, worker in self.workers.items():
             code = worker.wait(seconds)
-            assert code in (0, -signal.SIGKILL), f"worker {slot} ended with {code}: see {worker.log}"
+            # Killed by a fault, or told to end before it had begun.
+            fine = code in (0, -signal.SIGKILL, -signal.SIGTERM)
+            assert fine, f"worker {slot} ended with {code}: see {worker.log}"
         self._close_consumer()
 
     def outputs(self) -> Outputs:

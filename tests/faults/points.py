@@ -72,7 +72,7 @@ class Points:
     """Which places are armed, and how often they are still to be passed before something happens there."""
 
     def __init__(self) -> None:
-        self._armed: dict[str, tuple[int, str]] = {}
+        self._armed: dict[str, list[tuple[int, str]]] = {}
         self._lock = threading.Lock()
 
     def arm(self, point: str, passage: int, action: str) -> None:
@@ -80,17 +80,18 @@ class Points:
         if point not in POINTS:
             raise ValueError(f"not a point: {point}")
         with self._lock:
-            self._armed[point] = (passage, action)
+            self._armed.setdefault(point, []).append((passage, action))
 
     def due(self, point: str | None) -> str | None:
         """Count one passage; the action when it is due."""
         if point is None or point not in self._armed:
             return None
         with self._lock:
-            left, action = self._armed.pop(point, (0, ""))
-            if left > 1:
-                self._armed[point] = (left - 1, action)
-            return action if left == 1 else None
+            counted = [(left - 1, action) for left, action in self._armed.pop(point, [])]
+            waiting = [(left, action) for left, action in counted if left > 0]
+            if waiting:
+                self._armed[point] = waiting
+            return next((action for left, action in counted if left == 0), None)
 
     def passed(self, point: str | None) -> None:
         """The worker is at this place."""

@@ -25,6 +25,8 @@ import sys
 from dataclasses import dataclass, field
 
 HOST = "127.0.0.1"
+# API keys of the protocol.
+PRODUCE, JOIN_GROUP, SYNC_GROUP, ADD_OFFSETS, END_TXN, TXN_OFFSET_COMMIT = 0, 11, 14, 25, 26, 28
 
 
 @dataclass

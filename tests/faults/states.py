@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from checker import State, read_topics
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load
 
 # What says when and by whom a state was written, and not what it is.
@@ -54,10 +54,11 @@ def from_topic(bootstrap: str, application: str) -> dict[int, State]:
 
 
 def from_files(directory: Path) -> dict[int, State]:
-    """What the newest checkpoint file of each task's folder holds, learner by learner."""
+    """What the checkpoint file of each task that reaches furthest holds, learner by learner. (Not the newest:
+    the clock of who wrote it may have been wrong.)"""
     found: dict[int, State] = {}
     for folder in directory.glob("*-*"):
-        files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        files = sorted(folder.glob("*.safetensors"))  # named by their offsets
         if not files:
             continue
         with safe_open(files[-1], framework="numpy") as file:
@@ -70,6 +71,15 @@ def from_files(directory: Path) -> dict[int, State]:
             state |= {f"{json.dumps(key)} {name}": _bits(array[row]) for name, array in arrays.items()}
         found[int(folder.name.rpartition("-")[2])] = state
     return found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint file can be read to its end."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return all(file.get_tensor(name) is not None for name in file.keys())  # noqa: SIM118
+    except SafetensorError:
+        return False
 
 
 def _bits(array: NDArray[np.generic]) -> bytes:

@@ -33,7 +33,7 @@ class Row(NamedTuple):
     value: bytes | None
 
 
-def rows(seed: int) -> Iterator[Row]:
+def rows(seed: int | str) -> Iterator[Row]:
     """The stream, without an end."""
     rng = random.Random(f"stream {seed}")
     level = [[rng.gauss(0, 1), rng.gauss(5, 1)] for _ in range(KEYS)]

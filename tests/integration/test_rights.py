@@ -216,6 +216,16 @@ def test_a_command_runs_with_what_the_page_lists_and_not_with_less(
             assert said.count("\n") == 1
 
 
+def test_scores_can_be_watched_by_the_name_of_their_topic(
+    secured: Secured, made: Config, cli: Callable[..., Said]
+) -> None:
+    """A topic of that name with `.scores` behind it would be another one, which this user may not see."""
+    with secured.granted([right.granted_to(USER) for right in of(made, "watch")]):
+        code, out, err = cli("watch", made.inputs[0].scores_topic, "--for", 0.3)
+    assert code == 0, err
+    assert "0 records" in out
+
+
 def test_topics_are_made_with_what_the_page_lists_and_not_with_less(
     secured: Secured, cli: Callable[..., Said], fresh: Callable[[str], str]
 ) -> None:

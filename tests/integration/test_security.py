@@ -41,11 +41,8 @@ def test_each_way_to_sign_in(secured: Secured, way: str) -> None:
 @pytest.fixture
 def wrong(secured: Secured) -> Callable[[str], KafkaConfig]:
     """Each way to get it wrong, by what is wrong."""
-    at = {
-        protocol: {"bootstrap_servers": secured.broker.address(protocol)} for protocol in ("SSL", "SASL_SSL")
-    }
-    inner = {"bootstrap_servers": secured.broker.bootstrap_servers}
-    by_name = at["SASL_SSL"]["bootstrap_servers"].replace("127.0.0.1", "localhost")
+    tls, sasl = (secured.broker.address(protocol) for protocol in ("SSL", "SASL_SSL"))
+    plain, by_name = secured.broker.bootstrap_servers, sasl.replace("127.0.0.1", "localhost")
     made = {
         **{f"password {m}": lambda m=m: secured.sasl(m, sasl_password="wrong-one") for m in USERS},
         "user": lambda: secured.sasl(sasl_username="nobody"),
