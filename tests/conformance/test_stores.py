@@ -109,6 +109,7 @@ def assert_same(found: Mapping[str | None, Fields], state: Learners) -> None:
         assert found[key].keys() == expected.keys()
         for name, array in expected.items():
             other = found[key][name]
+            assert isinstance(other, np.ndarray)  # not a scalar
             assert (other.shape, other.dtype) == (array.shape, array.dtype)
             assert other.tobytes() == array.tobytes()
 

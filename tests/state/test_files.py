@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def damage_flip(path: Path, at: int) -> None:
 def test_a_file_is_named_and_laid_out_as_documented(tmp_path: Path, owner: FileTaskStore) -> None:
     path = store(owner, 41)
     assert path == tmp_path / "my-topic-3" / f"{1:012d}-{41:020d}.safetensors"
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0  # what follows is aligned
     with safe_open(path, framework="numpy") as file:
         manifest = msgspec.json.decode(file.metadata()["manifest"])
         assert (manifest["version"], manifest["offset"], manifest["facts"]) == (format_.VERSION, 41, {})
@@ -96,6 +98,15 @@ def same(one: Checkpoint, other: Checkpoint) -> bool:
     return one.manifest == other.manifest and {k: flat(f) for k, f in one.learners.items()} == {
         k: flat(f) for k, f in other.learners.items()
     }
+
+
+def test_damage_past_the_committed_offset_is_nobodys_loss(tmp_path: Path, owner: FileTaskStore) -> None:
+    store(owner, 1)
+    damage_flip(store(owner, 2), -1)
+    with capture_logs() as logs:
+        assert read(tmp_path, 1) == 1
+        assert read(tmp_path, 0) is None
+    assert logs == []
 
 
 def test_the_whole_one_is_kept_until_the_next_is_whole(tmp_path: Path, owner: FileTaskStore) -> None:
@@ -169,6 +180,7 @@ def test_other_files_are_nobodys_business(tmp_path: Path, owner: FileTaskStore) 
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "a-1").write_text("a file with the name of a task")
     (tmp_path / "b-1").mkdir()
+    shutil.copytree(tmp_path / "my-topic-3", tmp_path / "my-topic-3.bak")
     (tmp_path / "my-topic-3" / "copy of 1-1.safetensors").write_text("mine")
     assert FileStore(tmp_path).sources() == [SOURCE]
     assert read(tmp_path) == 1

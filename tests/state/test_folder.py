@@ -39,10 +39,25 @@ def test_a_full_disk_leaves_the_one_before(
                 store(owner, 2)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert read(tmp_path) == 1
     assert files(tmp_path) == [path.name]
+    assert read(tmp_path) == 1
     store(owner, 3)
     assert read(tmp_path) == 3
+
+
+def test_what_is_stored_is_synced_and_so_are_its_folders(
+    tmp_path: Path, owner: FileTaskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut after the write returns loses neither the content nor the names."""
+    synced, real = [], os.fsync
+
+    def noting(handle: int) -> None:
+        synced.append(os.fstat(handle).st_ino)
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    path = store(owner, 1)
+    assert synced == [one.stat().st_ino for one in (path, path.parent, tmp_path)]
 
 
 def test_a_place_that_may_not_be_written(tmp_path: Path) -> None:
@@ -100,8 +115,8 @@ def test_a_url_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ConfigError, match=r"nowhere://x is no place for state.*s3://"):
         FileStore("nowhere://x")
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    known = sys.modules["fsspec.registry"]  # the name in the package is its contents
-    monkeypatch.setattr(known, "_registry", {})
+    # As if nothing had opened s3:// before. (The name of the module in the package is its contents.)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(MissingDependency, match=r"pip install 'streamgen-kafka\[s3\]'"):
         FileStore("s3://bucket/state")
 
