@@ -138,10 +138,10 @@ def test_a_key_that_comes_back_in_the_same_batch_is_a_new_one(size: int) -> None
 
 
 def test_candidates_are_forgotten_too() -> None:
-    learner = task(key_ttl="1h", min_records=2)
-    learner.process(batch(["a", "a", "a"], [0, 100, 200]))
+    learner = task(key_ttl="1h", min_records=3)
+    learner.process(batch(["a", "a", "a"], [0, 100, 101]))
     assert learner.keys == []
-    learner.process(batch(["a"], [201]))
+    learner.process(batch(["a"], [102]))
     assert learner.keys == ["a"]
     learner = task(key_ttl="1h", min_records=3)
     learner.process(batch(["a", "a", "a"], [50, 0, 105]))  # the late one is not its newest
@@ -149,11 +149,13 @@ def test_candidates_are_forgotten_too() -> None:
 
 
 def test_a_late_record_keeps_a_key_neither_longer_nor_shorter() -> None:
+    for minute, keys in ((110, ["a", "b"]), (111, ["b"])):
+        learner = task(key_ttl="1h", min_records=1)
+        learner.process(batch(["a", "b", "a", "b"], [50, 60, 0, minute]))
+        assert learner.keys == keys
     learner = task(key_ttl="1h", min_records=1)
-    learner.process(batch(["a", "b", "a", "b"], [50, 60, 0, 110]))
-    assert learner.keys == ["a", "b"]
-    learner.process(batch(["b"], [111]))
-    assert learner.keys == ["b"]
+    results = learner.process(batch(["a", "b", "a", "b", "a"], [50, 60, 0, 110, 110]))
+    assert stepless(results) == [True, True, False, False, False]
 
 
 def test_forgotten_learners_give_their_memory_back() -> None:
