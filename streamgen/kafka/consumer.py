@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from kafka import KafkaConsumer, errors
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.config import KafkaConfig
 from streamgen.errors import BrokerUnavailable, Fenced, LogGap, TopicError
 from streamgen.kafka import fastpath
+from streamgen.kafka.assignor import Assignor
 from streamgen.kafka.client import client_settings, translated
 from streamgen.kafka.record_codec import Decoded
 from streamgen.kafka.transport import Committed, OnRevoke, Polled
@@ -44,6 +44,7 @@ class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cli
         self.consumer = consumer
         # Was it lost (or given up)? Which? A queue: two threads may not replace one another's sets.
         self.gone: deque[tuple[bool, TopicPartition]] = deque()
+        self.member = ""  # as which the partitions are owned
         self.on_revoke: OnRevoke | None = None  # of the poll that is under way
         self.revoked_under: Any = None  # the group metadata to commit with inside `on_revoke`
 
@@ -55,10 +56,11 @@ class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the cli
 
     async def on_partitions_revoked(self, revoked: Iterable[ClientPartition]) -> None:
         mine = frozenset(TopicPartition(*partition) for partition in revoked)
-        if self.on_revoke is not None:
+        group = self.consumer.group_metadata()
+        if self.on_revoke is not None and group.member_id == self.member:
             # Nobody else can own them before this member joins again, which it does when this returns. Any
             # later group metadata would vouch for partitions that are another member's by then.
-            self.revoked_under = self.consumer.group_metadata()
+            self.revoked_under = group
             finishing = threading.Thread(target=self.on_revoke, args=(mine,), name="streamgen-revoke")
             finishing.start()
             while finishing.is_alive():
@@ -85,6 +87,7 @@ class GroupConsumer:
     def _connect(self) -> None:
         session_ms = self._kafka.session_timeout_ms
         session = {"session_timeout_ms": session_ms, "heartbeat_interval_ms": min(3000, session_ms // 3)}
+        assignor = self._assignor = Assignor()
         settings = session | client_settings(self._kafka)
         with translated(f"connecting to {self._kafka.bootstrap_servers}"):
             self._consumer = KafkaConsumer(
@@ -96,13 +99,14 @@ class GroupConsumer:
                 enable_auto_commit=False,
                 # A position that retention has passed, or that lies behind the end, is for us to judge.
                 auto_offset_reset="none",
-                partition_assignment_strategy=[CooperativeStickyAssignor],
+                partition_assignment_strategy=[assignor],
                 allow_auto_create_topics=False,
                 # An assignor that lacks a topic's metadata gives nobody its partitions until the next
                 # refresh, which is 5 minutes away by default.
                 metadata_max_age_ms=METADATA_AGE_MS,
                 metrics_enabled=False,
             )
+        assignor.lost = lambda: fastpath.membership_lost(self._consumer)
         reason = fastpath.check()
         if reason is None:
             fastpath.read_columns(self._consumer)
@@ -130,14 +134,23 @@ class GroupConsumer:
             polled = {}
         finally:
             self._changes.on_revoke = None
-        self._polled_under = group = self._consumer.group_metadata()
+        group = self._consumer.group_metadata()
         if self._owned and (group.generation_id < 0 or not group.member_id):
             # The broker would take offsets with such metadata from anyone: nothing of this may be used.
             self.forget()
             raise Fenced("The membership of the group ended: another worker may own the partitions.")
-        if group.generation_id < 0:
-            return Polled()  # not joined yet: what `assignment()` lists is of an earlier membership
+        if group.generation_id < 0 or group.generation_id != self._assignor.generation:
+            # Not joined yet, or in the middle of it, where a poll brings no records: what `assignment()`
+            # lists is of an earlier generation, and this one vouches for nothing of it.
+            return Polled()
+        self._polled_under = group
+        before, self._changes.member = self._changes.member, group.member_id
         assigned, revoked, lost = self._take_changes()
+        if before not in ("", group.member_id) and self._owned - assigned:
+            # The client takes what is given to the new member for what the old one had; in between it may
+            # have been another's.
+            self.forget()
+            raise Fenced("The membership of the group ended and began anew: the partitions were given away.")
         batches = [
             _raw_batch(source, fastpath.columns(records))
             for source, records in ((TopicPartition(*theirs), r) for theirs, r in polled.items())

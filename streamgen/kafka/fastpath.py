@@ -233,6 +233,11 @@ def sleep(consumer: Any, seconds: float) -> Any:
     return consumer._net.sleep(seconds)
 
 
+def membership_lost(consumer: Any) -> bool:
+    """Whether a consumer is no member of its group, or not yet."""
+    return bool(consumer._coordinator._generation.is_lost())
+
+
 def topic_id(consumer: Any, topic: str) -> str:
     """What tells a topic from another one of the same name that was made before or after (KIP-516); empty
     where the brokers know no such ids."""
