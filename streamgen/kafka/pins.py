@@ -25,6 +25,7 @@ PARTITION = 0  # pins are few: one partition holds them all
 # An open transaction of another writer of the topic hides what follows it until its timeout.
 READ_TIMEOUT_S = 40.0
 ATTEMPTS = 20
+DEAD_AFTER_S = 1.0  # a pin takes a fraction of that
 
 
 class Pins(Protocol):
@@ -118,15 +119,29 @@ class KafkaPins:
                 end = uncommitted.end_offsets([partition])[partition]
                 consumer.assign([partition])
                 consumer.seek_to_beginning(partition)
-                deadline = time.monotonic() + READ_TIMEOUT_S
+                began, ended = time.monotonic(), False
                 while consumer.position(partition) < end:
-                    if time.monotonic() > deadline:
+                    waited = time.monotonic() - began
+                    if waited > DEAD_AFTER_S and not ended:
+                        self._end_open_transaction()
+                        ended = True
+                    if waited > READ_TIMEOUT_S:
                         raise BrokerUnavailable(f"{topic} was not readable to its end in time.")
                     for records in consumer.poll(timeout_ms=200).values():
                         self._take(records)
             finally:
                 consumer.close()
                 uncommitted.close()
+
+    def _end_open_transaction(self) -> None:
+        """Of a worker that was killed while it pinned; one that is alive tries again."""
+        from streamgen.kafka.producer import TransactionalProducer
+
+        producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
+        try:
+            producer.open()
+        finally:
+            producer.close()
 
     def _take(self, records: list[Any]) -> None:
         for record in records:

@@ -29,6 +29,8 @@ _COMPACTED = {
     "segment.bytes": str(64 << 20),
     "min.cleanable.dirty.ratio": "0.2",
     "max.message.bytes": str(1 << 20),
+    # A worker whose clock is ahead by more than a broker takes could not store anything.
+    "message.timestamp.type": "LogAppendTime",
 }
 _OF_THE_INPUT = ("retention.ms", "message.timestamp.after.max.ms")
 

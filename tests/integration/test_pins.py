@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -55,6 +57,25 @@ def test_other_records_of_the_state_topic_are_left_alone(
     other.close()
     assert pins.put_if_absent("orders", "b", 2) == 2
     assert KafkaPins(kafka, app).get("orders", "a") == 1
+
+
+def test_a_worker_that_was_killed_while_it_pinned_holds_nobody_up(
+    kafka: KafkaConfig, fresh: Callable[[str], str]
+) -> None:
+    app = fresh("app")
+    KafkaPins(kafka, app).put_if_absent("orders", "a", 1)
+    killed = TransactionalProducer(kafka, f"{app}-pins")
+    killed.open()
+    killed._producer.begin_transaction()
+    killed._producer.send(
+        state_topic(app), key=b'["pin","orders","b"]', value=b"never committed", partition=0
+    )
+    killed._producer.flush()
+    began = time.monotonic()
+    assert KafkaPins(kafka, app).get("orders", "b") is None
+    assert time.monotonic() - began < 15  # not the transaction's timeout of 30 s
+    with contextlib.suppress(Exception):
+        killed.close()
 
 
 @pytest.mark.parametrize("encoded", [b"no json", b"[]", b'{"version": 2, "value": 1}', b'{"version": 1}'])
