@@ -23,36 +23,30 @@ Play = Callable[..., "Application"]
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize("point", [at.NOTHING_SENT, at.OFFSETS_SENT], ids=str)
-def test_a_frozen_worker_is_replaced_and_comes_back_as_a_zombie(play: Play, stage: Stage, point: str) -> None:
+def test_a_frozen_worker_is_replaced_by_one_that_freezes_and_both_come_back_as_zombies(
+    play: Play, stage: Stage
+) -> None:
     application = play()
-    zombie = application.start(0, f"at 2 freeze @ {point}")
-    stage.wait(lambda: zombie.said("fault: freeze"), 60, f"worker at {point!r}")
-    heir = application.start(1)
-    stage.wait(lambda: heir.said("task opened"), 60, "heir of its partitions")
-    zombie.signal(signal.SIGCONT)
+    first = application.start(0, f"at 2 freeze @ {at.NOTHING_SENT}")
+    stage.wait(lambda: first.said("fault: freeze"), 60, f"worker at {at.NOTHING_SENT!r}")
+    second = application.start(1, f"at 2 freeze @ {at.OFFSETS_SENT}")
+    stage.wait(lambda: second.said("fault: freeze"), 60, f"worker at {at.OFFSETS_SENT!r}")
+    first.signal(signal.SIGCONT)
+    time.sleep(SESSION_MS / 1000 + 1)
+    second.signal(signal.SIGCONT)
 
 
-def test_the_network_is_cut_in_the_middle_of_commits(play: Play, stage: Stage) -> None:
+def test_the_network_is_cut_in_the_middle_of_commits_and_is_slow_afterwards(play: Play, stage: Stage) -> None:
     application = play()
-    for aim in ("answer", "half", "request"):
-        stage.proxy(0).tell(f"aim {aim} {END_TXN} 3")
-        if not application.workers:
-            application.start(0)
-        hit = f"hit the {aim} of kind {END_TXN}"
-        stage.wait(partial(stage.proxy(0).said, hit), 60, f"cut at the {aim} of a commit")
-
-
-def test_the_network_is_cut_in_a_transaction_and_is_slow_afterwards(play: Play, stage: Stage) -> None:
-    application = play()
-    for aim, kind in (("answer", PRODUCE), ("answer", TXN_OFFSET_COMMIT)):
-        stage.proxy(0).tell(f"aim {aim} {kind} 3")
+    aims = [("answer", END_TXN), ("half", END_TXN), ("request", END_TXN), ("answer", TXN_OFFSET_COMMIT)]
+    for aim, kind in [*aims, ("answer", PRODUCE)]:
+        stage.proxy(0).tell(f"aim {aim} {kind} 2")
         if not application.workers:
             application.start(0)
         hit = f"hit the {aim} of kind {kind}"
-        stage.wait(partial(stage.proxy(0).said, hit), 60, f"cut at {hit}")
-    stage.proxy(0).tell("slow 0.1")
-    time.sleep(2)
+        stage.wait(partial(stage.proxy(0).said, hit), 60, f"cut: {hit}")
+    stage.proxy(0).tell("slow 0.05")
+    time.sleep(1)
     stage.proxy(0).tell("heal")
 
 
@@ -85,16 +79,13 @@ def test_a_worker_is_added_during_a_restore_and_the_restoring_one_is_killed(play
     application.start(2)
 
 
-def test_a_worker_leaves_in_order_and_the_other_is_killed_as_it_takes_over(play: Play, stage: Stage) -> None:
+def test_a_worker_is_killed_while_it_ends_in_order_beside_another(play: Play, stage: Stage) -> None:
     application = play()
-    leaving = application.start(0, f"at 2 hold 3 @ {at.NOTHING_SENT}")
+    leaving = application.start(0, f"at 2 hold 1 @ {at.NOTHING_SENT}", f"at 1 kill @ {at.ENDING}")
     stage.wait(lambda: leaving.said("fault: hold"), 60, "worker at work")
-    heir = application.start(1, f"at 2 kill @ {at.ASSIGNED}")
-    stage.wait(lambda: heir.said("task opened"), 60, "second worker at work")
+    application.start(1)
     leaving.signal(signal.SIGTERM)
-    assert leaving.wait(60) == 0
-    stage.wait(lambda: heir.code is not None, 60, "end of the heir")
-    application.start(2)
+    assert leaving.wait(60) == -signal.SIGKILL
 
 
 def test_the_clocks_step_while_it_works(play: Play, stage: Stage) -> None:
