@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import reduce
 from pathlib import Path
 
 import structlog
 
 from consumers.identity import worker_name
 from streamgen.config import Config
-from streamgen.configfile import secret_paths
+from streamgen.configfile import secrets
 from streamgen.errors import ConfigError
 from streamgen.formats.decode import Decoder
 from streamgen.health import Health, HealthServer
@@ -48,7 +47,7 @@ def run_worker(
     the worker cannot start or go on; whatever ends it, an open transaction is aborted and nothing is lost.
     """
     check(config)
-    set_up_logging(secrets=_secrets(config))
+    set_up_logging(secrets=secrets(config))
     with worker_name(Path(config.state.directory), worker_id) as name:
         reach(config.kafka)
         check_rights(config)
@@ -90,10 +89,3 @@ def _server(
         # Nobody asked for this port, and another worker of this machine has it.
         log.warning("the usual metrics port is taken; another is used", port=port)
         return HealthServer(host, 0, metrics.registry, health)
-
-
-def _secrets(config: Config) -> Iterator[str]:
-    for path in secret_paths(Config):
-        secret = reduce(getattr, path, config)
-        if secret is not None:
-            yield secret.get_secret_value()  # type: ignore[attr-defined]

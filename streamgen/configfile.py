@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from difflib import get_close_matches
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -69,6 +70,14 @@ def print_config(config: Config) -> str:
         if section[name] is not None:
             section[name] = MASK
     return dump_yaml(content)
+
+
+def secrets(config: Config) -> Iterator[str]:
+    """The values of all secrets that are set, for logs to be cleaned of them."""
+    for path in secret_paths(Config):
+        secret = reduce(getattr, path, config)
+        if isinstance(secret, SecretStr):
+            yield secret.get_secret_value()
 
 
 def secret_paths(model: type[BaseModel], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -69,15 +69,16 @@ def state_configuration(
     `stand_in`: which inputs there are does not matter to the command. Raises `ConfigError`, and
     `BrokerUnavailable` within seconds when nothing listens there.
     """
+    from streamgen.configfile import secrets
     from streamgen.kafka.reach import reach
     from streamgen.log import set_up_logging
 
-    set_up_logging("warning")
     if file is not None and topics:
         raise ConfigError("The inputs come from a file or from --input, not from both: leave one out.")
     settings = {} if application_id is None else {"application_id": application_id}
     named = tuple(topics or ()) or (("any",) if stand_in and file is None else ())
     chosen = configuration(file, bootstrap, named, **settings)
+    set_up_logging("warning", secrets(chosen))
     if not stand_in or chosen.state.store == "kafka":
         reach(chosen.kafka)
     return chosen

@@ -247,6 +247,7 @@ class GroupConsumer:
 
     def _poll(self, timeout_s: float, max_records: int) -> Any:
         fastpath.free_slot(self._consumer)
+        fastpath.keep_join(self._consumer)
         try:
             return self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         except errors.OffsetOutOfRangeError as error:

@@ -245,6 +245,27 @@ def topic_id(consumer: Any, topic: str) -> str:
     return "" if found is None else str(found)
 
 
+class _Kept:
+    """What joining the group gave, or will give, until it was looked at."""
+
+    is_done = False
+
+    def __init__(self, joining: Any) -> None:
+        self.add_callback, self.add_errback = joining.add_callback, joining.add_errback
+
+
+def keep_join(consumer: Any) -> None:
+    """Let a join that ends between two polls count; call before every poll.
+
+    The client joins in the background and looks at the outcome inside a poll. When it ended between two it
+    joins again instead, and the group rebalances again: two members that are busy never come to an end.
+    """
+    coordinator = consumer._coordinator
+    joining = coordinator._join_task
+    if joining is not None and not isinstance(joining, _Kept) and not coordinator._generation.is_lost():
+        coordinator._join_task = _Kept(joining)
+
+
 def columns(records: list[Any]) -> Decoded:
     """What `poll()` gave for one partition, of either kind: our columns, or the client's records."""
     if not isinstance(records[0], Decoded):

@@ -58,7 +58,11 @@ class Stack:
 
     def encode(self, manifest: Manifest) -> tuple[Manifest, list[bytes | bytearray]]:
         """The sealed manifest, and the file in pieces."""
-        sealed = replace(self._tally.seal(manifest), made_with=made_with(), written=time.time())
+        sealed = replace(
+            self._tally.seal(manifest),
+            made_with=manifest.made_with or made_with(),  # of one that is moved: where it was learned
+            written=manifest.written or time.time(),
+        )
         slim = encode_manifest(replace(sealed, facts={}))
         tensors: dict[str, tuple[str, list[int], bytes | bytearray]] = {
             _FIELD + name: (_DTYPES[dtype], [len(self._keys), *shape], self._rows[name])

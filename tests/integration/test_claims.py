@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import pytest
 from kafka.coordinator.consumer import ConsumerProtocolAssignment
 
+from streamgen.config import InputConfig
 from streamgen.errors import Fenced
 from streamgen.kafka import fastpath
 from streamgen.kafka.assignor import Assignor
+from streamgen.kafka.kafka_transport import KafkaTransport
+from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.records import TopicPartition
 
 FOUR = ConsumerProtocolAssignment(1, [("t", [0, 1, 2, 3])], b"")
@@ -103,3 +107,30 @@ def test_the_name_that_tells_a_lost_membership_is_there(make_rig: Callable[..., 
         assert isinstance(rig.input, TopicPartition)
     finally:
         worker.close()
+
+
+def test_a_join_that_ends_between_two_polls_counts(make_rig: Callable[..., Any], kafka: Any) -> None:
+    """Two busy members, whose polls do not wait, come to an end with a partition each."""
+    rig = make_rig(kafka)
+    topic = f"{rig.input.topic}-busy"
+    create_topics(kafka, [NewTopic(topic, 2)])
+    rig.config = rig.config.model_copy(update={"inputs": [InputConfig(topic=topic)]})
+    members = [KafkaTransport(rig.config, [topic], f"busy-{n}") for n in range(2)]
+    owned: list[set[TopicPartition]] = [set(), set()]
+
+    def settled() -> bool:
+        for n, member in enumerate(members):
+            polled = member.poll(0.0, 100)
+            owned[n] = (owned[n] | polled.assigned) - polled.revoked - polled.lost
+        time.sleep(0.3)  # at work
+        return len(owned[0]) == len(owned[1]) == 1
+
+    try:
+        rig.wait(settled, seconds=25)
+        for _ in range(10):
+            settled()
+        assert owned[0].isdisjoint(owned[1])
+        assert settled()
+    finally:
+        for member in members:
+            member.close()

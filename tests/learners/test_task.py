@@ -174,6 +174,7 @@ def test_rows_of_forgotten_learners_are_used_again() -> None:
         learner.process(batch([f"k{n}", f"k{n}"], [100 * n, 100 * n + 1]))
     assert learner.keys == ["k199"]
     assert learner.slab.capacity <= 2
+    assert learner._changed == {"k199"}  # nor is anything else kept of them
 
 
 # --- max_resident
@@ -315,7 +316,16 @@ def test_a_restored_task_tells_what_it_removes() -> None:
     assert (snapshot.keys, snapshot.removed) == (("b",), {"a"})
 
 
-def test_stream_time_is_a_fact() -> None:
+@pytest.mark.parametrize("ttl", [None, "1h"])
+def test_stream_time_is_the_largest_event_time(ttl: str | None) -> None:
+    learner = task(key_ttl=ttl, min_records=1)
+    assert learner.snapshot(0).facts["stream_time"] is None
+    for minutes, largest in (([0], 0), ([7, 3], 7), ([5], 7)):
+        learner.process(batch(["a"] * len(minutes), minutes))
+        assert learner.snapshot(0).facts["stream_time"] == largest * MINUTE
+
+
+def test_a_restored_task_has_the_stream_time() -> None:
     """A restored task forgets what the one before would have: its stream time may be a forgotten key's."""
     before, after = (task(key_ttl="1h", min_records=2) for _ in range(2))
     before.process(batch(["a", "a", "once"], [0, 1, 50]))
