@@ -15,27 +15,33 @@ from stage import Stage, Worker
 from states import final_states, is_whole
 from stream import PARTITIONS, Row
 
-from streamgen.config import KafkaConfig, StateConfig
+from streamgen.config import KafkaConfig
 from streamgen.kafka.topics import NewTopic, create_topics
 
 Store = Literal["kafka", "files"]
-CAN_STORE_IN_KAFKA = "store" in StateConfig.model_fields
 
 
 class Application:
     """The workers of one application on a stage."""
 
     def __init__(
-        self, stage: Stage, name: str, topic: str, store: Store = "kafka", every_records: int = 300
+        self,
+        stage: Stage,
+        name: str,
+        topic: str,
+        store: Store = "kafka",
+        every_records: int = 300,
+        every_seconds: float = 1,
     ) -> None:
         self.stage, self.name, self.topic = stage, name, topic
         self.directory = stage.folder / f"{name}-state"
         self.workers: dict[int | None, Worker] = {}
         self._state: dict[str, Any] = {
-            "directory": str(self.directory), "every_seconds": 1, "every_records": every_records
-        }  # fmt: skip
-        if CAN_STORE_IN_KAFKA:
-            self._state["store"] = "kafka" if store == "kafka" else str(self.directory)
+            "store": "kafka" if store == "kafka" else str(self.directory),
+            "directory": f"{self.directory}-names",
+            "every_seconds": every_seconds,
+            "every_records": every_records,
+        }
         self._consumer: Any = None
 
     def start(self, slot: int | None, *commands: str) -> Worker:

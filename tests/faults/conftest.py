@@ -70,8 +70,13 @@ def play(
 
     made: list[tuple[Application, Store]] = []
 
-    def new(store: Store = "kafka") -> Application:
-        application = Application(stage, f"faulted-{next(_numbers)}", TOPIC, store, every_records=150)
+    def new(store: Store = "kafka", checkpoints: bool = True) -> Application:
+        every = (
+            {"every_records": 150, "every_seconds": 1}
+            if checkpoints
+            else {"every_records": 100_000, "every_seconds": 600}
+        )
+        application = Application(stage, f"faulted-{next(_numbers)}", TOPIC, store, **every)
         made.append((application, store))
         return application
 

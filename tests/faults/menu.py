@@ -76,12 +76,18 @@ def kill_in_a_rebalance_in_a_restore(scene: Scene) -> Iterator[float]:
     slot = yield from _a_worker(scene)
     scene.say(f"kill -9 worker-{slot}; its successor restores slowly while another worker comes or goes")
     scene.kill(slot)
-    scene.start(slot, f"at 1 hold 2 @ {at.RESTORING}", f"at 2 kill @ {at.RESTORING}")
-    yield 1.5
-    other = 2 if 2 not in scene.held and slot != 2 else None
-    if other is not None:
+    worker = scene.start(slot, *(f"at {n} hold 20 @ {at.RESTORING}" for n in range(1, 5)))
+    for _ in range(int(PATIENCE_S / 0.2)):
+        if worker.said("fault: hold"):
+            break
+        yield 0.2
+    other = 2 if slot != 2 else 1
+    if other not in scene.held:
         _toggle(scene, other)
-    yield from _until_dead(scene, slot, at.RESTORING)
+    yield 1.5
+    what = "as it restores" if worker.said("fault: hold") else "which found nothing to restore"
+    scene.say(f"kill -9 worker-{slot}, {what}")
+    scene.kill(slot)
     scene.start(slot)
     scene.give(slot)
 

@@ -45,10 +45,7 @@ class Worker:
     def run(self, config: Path, name: str, commands: tuple[str, ...] = ()) -> None:
         """Let it go."""
         self.name = name
-        order = {
-            "config": str(config), "worker_id": name, "session_timeout_ms": SESSION_MS, "commands": commands
-        }  # fmt: skip
-        self.tell(json.dumps(order))
+        self.tell(json.dumps({"config": str(config), "worker_id": name, "commands": commands}))
 
     def tell(self, line: str) -> None:
         """Give it a command; one that is gone does not mind."""
@@ -213,7 +210,7 @@ def configuration(application: str, topic: str, bootstrap: str, state: dict[str,
 
     return {
         "application_id": application,
-        "kafka": {"bootstrap_servers": bootstrap},
+        "kafka": {"bootstrap_servers": bootstrap, "session_timeout_ms": SESSION_MS},
         "inputs": inputs(topic, application),
         "device": "cpu",
         "commit_interval_ms": 20,

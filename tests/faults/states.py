@@ -55,19 +55,19 @@ def from_topic(bootstrap: str, application: str) -> dict[int, State]:
 
 def from_files(directory: Path) -> dict[int, State]:
     """What the checkpoint file of each task that reaches furthest holds, learner by learner. (Not the newest:
-    the clock of who wrote it may have been wrong.)"""
+    who was frozen as it wrote one may have finished that later.)"""
     found: dict[int, State] = {}
     for folder in directory.glob("*-*"):
-        files = sorted(folder.glob("*.safetensors"))  # named by their offsets
+        files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stem.rpartition("-")[2])
         if not files:
             continue
         with safe_open(files[-1], framework="numpy") as file:
             manifest = json.loads(file.metadata()["manifest"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        keys = manifest.pop("keys")
-        del manifest["sha256"]  # of rows in the order in which keys came
-        state = {"task": _manifest(manifest)}
-        for row, key in enumerate(keys):
+        del manifest["input"]  # with the names of the outputs
+        facts = arrays.pop("json.facts").tobytes()
+        state = {"task": _manifest(manifest), "facts": facts}
+        for row, key in enumerate(json.loads(arrays.pop("json.keys").tobytes())):
             state |= {f"{json.dumps(key)} {name}": _bits(array[row]) for name, array in arrays.items()}
         found[int(folder.name.rpartition("-")[2])] = state
     return found

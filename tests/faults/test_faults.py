@@ -70,13 +70,14 @@ def test_the_broker_is_killed_while_a_commit_is_on_its_way(play: Play, stage: St
 
 def test_a_worker_is_added_during_a_restore_and_the_restoring_one_is_killed(play: Play, stage: Stage) -> None:
     application = play()
-    first = application.start(0, f"at 3 kill @ {at.COMMIT_UNKNOWN}")
+    first = application.start(0, f"at 2 kill @ {at.CHECKPOINT_UNKNOWN}")
     assert first.wait(60) == -signal.SIGKILL
-    restoring = application.start(0, f"at 1 hold 3 @ {at.RESTORING}", f"at 2 kill @ {at.RESTORING}")
+    restoring = application.start(0, *(f"at {n} hold 20 @ {at.RESTORING}" for n in range(1, 5)))
     stage.wait(lambda: restoring.said("fault: hold"), 60, "worker that restores")
-    application.start(1)
-    stage.wait(lambda: restoring.code is not None, 60, "end of the restoring worker")
-    application.start(2)
+    added = application.start(1)
+    stage.wait(lambda: added.said("worker started"), 60, "second worker")
+    time.sleep(1)  # for the group to rebalance
+    restoring.signal(signal.SIGKILL)
 
 
 def test_a_worker_is_killed_while_it_ends_in_order_beside_another(play: Play, stage: Stage) -> None:
