@@ -137,6 +137,10 @@ class Stage:
                     f"{name}:PLAINTEXT" for name in ("PLAINTEXT", *listeners, "CONTROLLER")
                 ),
                 "group.min.session.timeout.ms": "500",
+                # Kafka's default. With less than the broker needs to start it aborts transactions that timed out
+                # while it was away before it knows its partitions, writes them no markers, and what was
+                # aborted becomes visible with the next commit of the same producer (Kafka 4.3.1).
+                "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
             },
         )
 
