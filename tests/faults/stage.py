@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -137,9 +138,9 @@ class Stage:
                     f"{name}:PLAINTEXT" for name in ("PLAINTEXT", *listeners, "CONTROLLER")
                 ),
                 "group.min.session.timeout.ms": "500",
-                # Kafka's default. With less than the broker needs to start it aborts transactions that timed out
-                # while it was away before it knows its partitions, writes them no markers, and what was
-                # aborted becomes visible with the next commit of the same producer (Kafka 4.3.1).
+                # Kafka's default. With less than the broker needs to start, it aborts transactions that
+                # timed out while it was away before it knows its partitions, writes them no markers, and
+                # what was aborted is visible with the next commit of the same producer (Kafka 4.3.1).
                 "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
             },
         )
@@ -228,8 +229,16 @@ def _listeners(ports: dict[str, int]) -> str:
 
 
 def _free_ports(count: int) -> Iterator[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return iter([one.getsockname()[1] for one in sockets])
+    """Below the ports that the system gives to connections: one of those could take a broker's port while the
+    broker is dead, even one that tries to reach it and meets itself."""
+    found: list[int] = []
+    candidates = list(range(20_000, 32_000))
+    random.shuffle(candidates)
+    for port in candidates:
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return iter(found)
+    raise AssertionError(f"no {count} free ports")
