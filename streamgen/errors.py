@@ -3,6 +3,7 @@
     StreamgenError
     ├── RetryError            the same call may be made again, nothing was changed
     │   ├── PublishAborted        the transaction was aborted; its results are kept and sent again
+    │   │   └── Rebalanced            because the group moves on: the next poll tells what is still ours
     │   └── BrokerUnavailable     no broker answered in time
     ├── OutcomeUnknown        a commit was sent and its answer lost: read the committed offsets first
     ├── ReopenError           drop the tasks without writing, rejoin the group, open them again
@@ -41,6 +42,10 @@ class RetryError(StreamgenError):
 
 class PublishAborted(RetryError):
     """The transaction was aborted: no output and no offset of it is visible."""
+
+
+class Rebalanced(PublishAborted):
+    """The group moved on since the records were polled: poll, for that is how a rebalance comes to its end."""
 
 
 class BrokerUnavailable(RetryError):

