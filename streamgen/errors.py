@@ -45,7 +45,7 @@ class PublishAborted(RetryError):
 
 
 class Rebalanced(PublishAborted):
-    """The group moved on since the records were polled: poll, for that is how a rebalance comes to its end."""
+    """The group moved on since the records were polled: poll, for so a rebalance comes to its end."""
 
 
 class BrokerUnavailable(RetryError):
