@@ -1,7 +1,9 @@
 """What checkpoints cost a worker that is at its limit, and how fast it learns again what it had learned.
 
 Both compare two runs over the same records: with checkpoints as the defaults have them against none, and
-learning in silence after kill -9 without a checkpoint against learning live.
+learning in silence after kill -9 without a checkpoint against learning live. On a machine that is shared, the
+CPU time of the same work differs by more than a checkpoint costs; so its cost is also taken from within one
+run: what the threads beside the loop's use while one is written, and what they use otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from streams import Commits, Stream
 
 LEAVING_OUT = 5  # records of a key at a run's begin: its learners are made there
 EVERY_S = 0.25  # between looks at the worker
+COPY_S = 50e-6  # to copy a learner of the default model, measured alone
 NEVER = {"every_seconds": 1e6, "every_records": 10**9}
 
 
@@ -29,6 +32,7 @@ class Sample:
     at: float
     records: float
     checkpoints: float
+    checkpoint_s: float  # how long all of them took
     cpu_s: float
     main_s: float
     waited_s: float
@@ -55,11 +59,6 @@ class Span:
         """CPU time a record."""
         return 1e6 * self.cpu_s / self.records
 
-    @property
-    def beside_us(self) -> float:
-        """CPU time a record of the threads beside the loop's."""
-        return 1e6 * (self.cpu_s - self.main_s) / self.records
-
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -68,19 +67,21 @@ class Cost:
     stored: Span
     free: Span
     checkpoints: int
-    stored_gap: float  # the longest time without a result
-    free_gap: float
+    beside_s: float  # CPU time of the threads beside the loop's for the last checkpoint
+    loop_s: float  # CPU time of the loop's thread for copying all learners, if each takes `COPY_S`
+    gap: float  # longest time without a result while the last checkpoint was written
+    usual_gap: float  # and before it, over as long a time
 
     @property
-    def share(self) -> float:
-        """CPU time that checkpoints add, of that without."""
+    def difference(self) -> float:
+        """CPU time that a record costs more with checkpoints, of that without."""
         return self.stored.cpu_us / self.free.cpu_us - 1
 
     @property
-    def beside_share(self) -> float:
-        """That of the threads beside the loop's, which encode and send: less in the noise of a machine that
-        is shared. The loop's own thread copies, tens of microseconds a learner."""
-        return (self.stored.beside_us - self.free.beside_us) / self.free.cpu_us
+    def share(self) -> float:
+        """CPU time of checkpoints, of that of the same run without them."""
+        ours = self.checkpoints * (self.beside_s + self.loop_s)
+        return ours / (self.stored.cpu_s - ours)
 
 
 def cost(bootstrap: str, stream: Stream, name: str, keys: int, periods: int) -> Cost:
@@ -91,13 +92,29 @@ def cost(bootstrap: str, stream: Stream, name: str, keys: int, periods: int) -> 
     def over(samples: list[Sample]) -> bool:
         return samples[-1].checkpoints >= periods or samples[-1].records >= stream.sent
 
-    stored, stored_gap = _run(bootstrap, stream, f"{name}-with", {}, over)
+    stored, commits = _run(bootstrap, stream, f"{name}-with", {}, over)
     last = stored[-1].records
-    free, free_gap = _run(
-        bootstrap, stream, f"{name}-without", NEVER, lambda samples: samples[-1].records >= last
+    free, _ = _run(bootstrap, stream, f"{name}-without", NEVER, lambda samples: samples[-1].records >= last)
+    made, end = int(stored[-1].checkpoints), stored[-1].at
+    took = stored[-1].checkpoint_s - next(
+        (s.checkpoint_s for s in reversed(stored) if s.checkpoints < made), 0.0
     )
-    made = int(stored[-1].checkpoints)
-    return Cost(span(stored, first, last), span(free, first, last), made, stored_gap, free_gap)
+    before, begin, topic = end - 2 * took - EVERY_S, end - took - EVERY_S, f"{name}-with.scores"
+    return Cost(
+        span(stored, first, last),
+        span(free, first, last),
+        made,
+        _beside(stored, begin, end) - _beside(stored, before, begin),
+        keys * COPY_S,
+        commits.longest_gap(topic, begin, end),
+        commits.longest_gap(topic, before, begin),
+    )
+
+
+def _beside(samples: list[Sample], begin: float, end: float) -> float:
+    """CPU time of the threads beside the loop's between two moments."""
+    at, used = [s.at for s in samples], [s.cpu_s - s.main_s for s in samples]
+    return float(np.diff(np.interp([begin, end], at, used))[0])
 
 
 def replay(bootstrap: str, stream: Stream, name: str, keys: int) -> tuple[Span, Span]:
@@ -124,7 +141,7 @@ def span(samples: list[Sample], first: float, last: float) -> Span:
 
 def _run(
     bootstrap: str, stream: Stream, name: str, state: dict[str, float], done: Callable[[list[Sample]], bool]
-) -> tuple[list[Sample], float]:
+) -> tuple[list[Sample], Commits]:
     with (
         tempfile.TemporaryDirectory() as folder,
         RealWorker(Path(folder), _config(bootstrap, stream, name, state)) as worker,
@@ -132,12 +149,11 @@ def _run(
         worker.wait(lambda metrics: metrics.get(of("results_published_total", stream.topic), 0) > 0)
         commits = Commits(bootstrap, [f"{name}.scores"])
         commits.start()
-        began = time.monotonic()
         try:
             samples = _samples(worker, stream.topic, done)
         finally:
             commits.end()
-        return samples, commits.longest_gap(f"{name}.scores", began, time.monotonic())
+        return samples, commits
 
 
 def _config(bootstrap: str, stream: Stream, name: str, state: dict[str, float]) -> dict[str, Any]:
@@ -164,9 +180,10 @@ def _samples(
         # Nothing yet, or not a step on: what lies between two records is to be known.
         if records > (samples[-1].records if samples else 0):
             seen = worker.see()
-            checkpoints = metrics.get(of_topic("checkpoint_seconds_count", topic), 0.0)
+            names = (of_topic(f"checkpoint_seconds_{name}", topic) for name in ("count", "sum"))
+            checkpoints, took = (metrics.get(name, 0.0) for name in names)
             used = (seen.cpu_s, seen.main_s, seen.waited_s)
-            samples.append(Sample(time.monotonic(), records, checkpoints, *used))
+            samples.append(Sample(time.monotonic(), records, checkpoints, took, *used))
         return bool(samples) and done(samples)
 
     worker.wait(look, EVERY_S)
