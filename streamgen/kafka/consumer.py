@@ -232,6 +232,7 @@ class GroupConsumer:
         """Own nothing any more: the next poll assigns again what the group still gives this member."""
         self._each(self._consumer.pause, self._owned)
         self._owned, self._sought, self._paused = set(), set(), set()
+        self._polled_under = None  # nor commit any more what was polled before
 
     def rejoin(self) -> None:
         """`forget`, and join the group as a new member: another process has this one's name.

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from streamgen.config import KafkaConfig
 from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka import consumer as consumer_module
 from streamgen.kafka import fastpath
 from streamgen.kafka import producer as producer_module
+from streamgen.kafka.broker import EmbeddedBroker
 from streamgen.kafka.client import client_settings
 from streamgen.records import OutputBatch
+from tests.integration.secured import read_committed_values
 
 if TYPE_CHECKING:
     from conftest import Rig
@@ -57,7 +60,7 @@ def test_records_that_expire_abort_the_transaction(
 
 
 def test_an_expired_transaction_is_never_taken_for_committed(
-    rig: Rig, read_committed: Reader, monkeypatch: pytest.MonkeyPatch
+    make_rig: Callable[[KafkaConfig], Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the transaction's timeout the client's commit returns although nothing was committed."""
     monkeypatch.setattr(producer_module, "TRANSACTION_TIMEOUT_MS", 500)
@@ -72,16 +75,20 @@ def test_an_expired_transaction_is_never_taken_for_committed(
         return append(producer, *arguments)
 
     monkeypatch.setattr(fastpath, "append", late)
-    worker = rig.worker()
-    rig.join(worker)
-    rig.read_one(worker)
-    with pytest.raises(Fenced):
+    often = {"transaction.abort.timed.out.transaction.cleanup.interval.ms": "200"}  # as a rule every 10 s
+    with EmbeddedBroker(properties=often) as broker:
+        rig = make_rig(KafkaConfig(bootstrap_servers=broker.bootstrap_servers))
+        worker = rig.worker()
+        rig.join(worker)
+        rig.read_one(worker)
+        with pytest.raises(Fenced):
+            worker.publish([rig.batch(b"0", b"1")], {rig.input: 2})
+        assert read_committed_values(rig.config.kafka, rig.output.topic) == []
+        rig.join(worker)
+        rig.read_one(worker)
         worker.publish([rig.batch(b"0", b"1")], {rig.input: 2})
-    assert values(read_committed(rig.output.topic)) == []
-    rig.join(worker)
-    rig.read_one(worker)
-    worker.publish([rig.batch(b"0", b"1")], {rig.input: 2})
-    assert values(read_committed(rig.output.topic)) == [b"0", b"1"]
+        assert read_committed_values(rig.config.kafka, rig.output.topic) == [b"0", b"1"]
+        worker.close()
 
 
 def test_a_worker_that_hung_cannot_commit_with_what_it_polled_before(
