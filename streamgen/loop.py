@@ -15,10 +15,8 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import structlog
 
 from streamgen.checkpoints import Checkpoints
-from streamgen.config import Config, InputConfig
+from streamgen.config import Config
 from streamgen.errors import (
-    LearnerFailed,
-    LogGap,
     OutcomeUnknown,
     PublishAborted,
     Rebalanced,
@@ -30,13 +28,11 @@ from streamgen.errors import (
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
-from streamgen.learners.task import Task
 from streamgen.metrics import Metrics
-from streamgen.opening import Opened, Opening, failed_pin
 from streamgen.pipeline import Pipeline
-from streamgen.positions import Positions
 from streamgen.records import TopicPartition
 from streamgen.state.store import Store
+from streamgen.tasks import Tasks
 
 log = structlog.get_logger()
 
@@ -75,18 +71,15 @@ class Loop:
         retention_s: Mapping[str, float] | None = None,
     ) -> None:
         self._config, self._transport = config, transport
-        self._pins, self._metrics, self._health = pins, metrics, health
-        self._device, self._clock, self._sleep = device, clock, sleep
-        self._inputs = {one.topic: one for one in config.inputs}
-        self._positions = Positions(transport, pins)
+        self._metrics, self._health = metrics, health
+        self._clock, self._sleep = clock, sleep
         self._background = background or ThreadPoolExecutor(THREADS, "streamgen-state")
-        self._opening = Opening(store, config.seed, device, self._background)
         self._checkpoints = Checkpoints(config.state, config.seed, metrics, self._background, clock)
-        self.pipelines: dict[TopicPartition, Pipeline] = {}
-        self._to_open: set[TopicPartition] = set()  # assigned, and not begun to open
-        self._to_fail: dict[TopicPartition, LearnerFailed] = {}  # records to be tried alone, or given up
+        self._tasks = Tasks(
+            config, transport, pins, store, self._checkpoints, metrics, device, self._background
+        )
+        self.pipelines = self._tasks.pipelines
         self._paused: set[TopicPartition] = set()
-        self._alone: dict[TopicPartition, range] = {}  # offsets at which a learner failed among others
         self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
@@ -101,7 +94,7 @@ class Loop:
                 self.turn()
             self.finish()
         finally:
-            self._drop([*self.pipelines, *self._to_open, *self._opening])
+            self._drop(self._tasks.all)
             self._background.shutdown(wait=True)
             self._transport.close()
 
@@ -129,10 +122,10 @@ class Loop:
             for raw in polled.batches:
                 if raw.source in self.pipelines:
                     self.pipelines[raw.source].feed(raw)
-            self._to_open |= polled.assigned
+            self._tasks.assign(polled.assigned)
             for source, first in polled.gaps.items():
-                self._skip(source, first)
-            self._open()
+                self._tasks.skip(source, first)
+            self._tasks.open()
             if self._in_doubt:
                 self._ask()
             self._process()
@@ -145,12 +138,10 @@ class Loop:
             # Whether the partition is still ours the next polls tell; its state is to be read again.
             log.warning("the task is opened again", source=str(error.source), reason=str(error))
             self._drop([error.source])
-            self._to_open.add(error.source)
-            if isinstance(error, LearnerFailed):
-                self._to_fail[error.source] = error
+            self._tasks.reopen(error)
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
-            self._drop([*self.pipelines, *self._to_open, *self._opening])
+            self._drop(self._tasks.all)
         except RetryError as error:
             self._back_off(error)
 
@@ -195,121 +186,10 @@ class Loop:
                 tried.add(error.source)
             self._sleep(BUSY_S)
 
-    # --- partitions come and go
-
-    def _open(self) -> None:
-        """Restore the newest state at or before the committed offset, and go on from there in silence."""
-        for source in sorted(self._to_open):
-            config = self._inputs[source.topic]
-            begun = self._positions.of(source, config)
-            if begun.remade:
-                self._judge_gap(
-                    config,
-                    f"The topic {source.topic} was deleted and made again since offset {begun.lost_at} of "
-                    f"{source} was committed: what was learned is of the old one, and what that had beyond "
-                    "the offset is lost.",
-                )
-            self._judge_failure(source, begun.topic)
-            self._opening.begin(source, config, begun, self._pins)
-            self._to_open.discard(source)
-        failed: RetryError | ReopenError | None = None
-        for source, future in self._opening.done():
-            try:
-                opened = future.result()
-            except (RetryError, ReopenError) as error:
-                log.warning("a task could not be opened", source=str(source), reason=str(error))
-                self._to_open.add(source)
-                failed = error
-            else:
-                self._start(source, opened)
-        if isinstance(failed, RetryError):
-            raise failed
-
-    def _start(self, source: TopicPartition, opened: Opened) -> None:
-        config, begun, position = self._inputs[source.topic], opened.begun, opened.position
-        self._checkpoints.add(source, opened.store, position)
-        if position < begun.retained:
-            never = max(begun.retained - begun.committed, 0)
-            self._judge_gap(
-                config,
-                f"{source} begins at offset {begun.retained} now, and its state goes on from {position}: "
-                f"{begun.retained - position} records cannot be learned, of which {never} were never scored.",
-            )
-            self._metrics.lost(source.topic, begun.retained - position)
-            position = begun.retained
-        pipeline = Pipeline(
-            source,
-            config,
-            opened.task,
-            make_task=lambda features: Task(source, config, features, self._config.seed, self._device),
-            pin=lambda features: tuple(
-                self._pins.put_if_absent(begun.topic, "features", list(features))
-                if config.features is None
-                else features
-            ),
-            application_id=self._config.application_id,
-            metrics=self._metrics,
-            position=position,
-            committed=begun.committed,
-            publish_from=begun.publish_from,
-            topic_id=begun.topic_id,
-            failed=opened.failed,
-            alone=self._alone.get(source, range(0)),
-        )
-        self._metrics.assigned(source)
-        if opened.manifest is not None:
-            self._metrics.restored(source, opened.manifest.offset, opened.manifest.written)
-        self.pipelines[source] = pipeline
-        self._transport.seek(source, position)
-        log.info(
-            "task opened", source=str(source), position=position, committed=begun.committed,
-            restored=opened.manifest is not None,
-        )  # fmt: skip
-
-    def _judge_failure(self, source: TopicPartition, topic: str) -> None:
-        """A learner failed. A batch of records is tried again one by one; a record that failed alone is given
-        up, which is a fact for every replay: it is pinned before its dead letter is sent."""
-        failure = self._to_fail.get(source)
-        if failure is None:
-            return
-        if failure.first not in self._alone.get(source, range(0)):
-            self._alone[source] = range(failure.first, failure.end)
-        else:
-            fact = {"offset": failure.first, "detail": failure.reason}
-            self._pins.put_if_absent(topic, failed_pin(source.partition, failure.first), fact)
-        del self._to_fail[source]
-
-    def _skip(self, source: TopicPartition, first: int) -> None:
-        """Records were removed before they were read."""
-        pipeline = self.pipelines.get(source)
-        if pipeline is None:
-            return
-        lost = first - pipeline.position - pipeline.queued
-        self._judge_gap(
-            pipeline.config, f"Retention removed {lost} records of {source} before they were read."
-        )
-        self._metrics.lost(source.topic, lost)
-        self._transport.seek(source, first)
-
-    @staticmethod
-    def _judge_gap(config: InputConfig, what: str) -> None:
-        if config.on_log_gap == "fail":
-            raise LogGap(
-                f"{what} Set `on_log_gap: continue` for {config.topic} to go on without them, or choose "
-                "another application_id."
-            )
-        log.warning("the log has a gap, and learning goes on behind it", reason=what)
-
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
-        for source in sources:
-            self._paused.discard(source)
-            self._to_open.discard(source)
-            self._opening.forget(source)
-            self._checkpoints.remove(source)
-            if self.pipelines.pop(source, None) is not None:
-                self._metrics.revoked(source)
-                log.info("task dropped", source=str(source))
+        self._tasks.drop(sources)
+        self._paused.difference_update(sources)
         if not any(p.uncommitted for p in self.pipelines.values()):
             self._waiting_since = None
 
@@ -341,7 +221,7 @@ class Loop:
         """How long a poll may wait, s."""
         if any(p.queued for p in self.pipelines.values()):
             return 0.0
-        if self._checkpoints.under_way(self.pipelines) or len(self._opening):
+        if self._checkpoints.under_way(self.pipelines) or self._tasks.opening:
             return BUSY_S
         if self._waiting_since is None:
             return IDLE_S
@@ -414,7 +294,7 @@ class Loop:
         """Health every turn, lag now and then."""
         replaying = {s: p.replaying for s, p in self.pipelines.items()}
         self._health.assigned(len(self.pipelines))
-        self._health.restoring(len(self._opening) + sum(left > 0 for left in replaying.values()))
+        self._health.restoring(self._tasks.opening + sum(left > 0 for left in replaying.values()))
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
         if self._clock() - self._lag_at >= LAG_S:

@@ -57,10 +57,11 @@ def loop_over(
     polls: Sequence[int] | None = None,
     faults: Sequence[Fault | None] = (),
     background: Executor | None = None,
+    transport: MemoryTransport | None = None,
     **settings: object,
 ) -> tuple[Loop, MemoryTransport]:
     made = config(**settings)
-    transport = MemoryTransport(log, ["in"], poll_sizes=polls)
+    transport = transport or MemoryTransport(log, ["in"], poll_sizes=polls)
     transport.inject(*faults)
     clock = Ticking()
     loop = Loop(

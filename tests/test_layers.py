@@ -19,7 +19,7 @@ LAYERS = (
     ("learners", "state", "kafka", "encode", "metrics", "health", "log"),
     ("testing",),
     (
-        *("loop", "checkpoints", "opening", "pipeline", "positions", "detect", "generation"),
+        *("loop", "checkpoints", "tasks", "opening", "pipeline", "positions", "detect", "generation"),
         *("moving", "forgetting", "verifying"),
     ),
     ("consumers", "producers"),

@@ -249,12 +249,9 @@ class Unlucky(MemoryTransport):
 def unlucky_loop(
     log: MemoryLog, state: MemoryStore, silent: tuple[int, ...], faults: Sequence[Fault | None] = ()
 ) -> Loop:
-    loop, _ = loop_over(log, state, commit_interval_ms=5)
     transport = Unlucky(log, ["in"], poll_sizes=[20])
     transport.silent = silent
-    transport.inject(*faults)
-    loop._transport = loop._positions._transport = transport
-    return loop
+    return loop_over(log, state, faults=faults, transport=transport, commit_interval_ms=5)[0]
 
 
 @pytest.mark.parametrize("fault", [Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_LOST])
@@ -301,7 +298,7 @@ def test_features_that_could_not_be_pinned_are_pinned_later(store: MemoryStore) 
     for n, value in enumerate([b"[]", b'{"x": 1}', b'{"x": 2}', b"{", b'{"x": 3}']):
         log.append("in", value, key=b"k", timestamp_ms=n)
     loop, _ = loop_over(log, store, polls=[3])
-    put, failures = loop._pins.put_if_absent, 2
+    put, failures = loop._tasks._pins.put_if_absent, 2
 
     def unlucky(topic: str, name: str, value: object) -> object:
         nonlocal failures
@@ -310,7 +307,7 @@ def test_features_that_could_not_be_pinned_are_pinned_later(store: MemoryStore) 
             raise BrokerUnavailable("no broker answered")
         return put(topic, name, value)
 
-    loop._pins.put_if_absent = unlucky  # type: ignore[method-assign]
+    loop._tasks._pins.put_if_absent = unlucky  # type: ignore[method-assign]
     loop.run(until_read(loop, log))
     assert [json.loads(r.value or b"")["source"]["offset"] for r in log.records("in.scores")] == [1, 2, 4]
     assert [r.value for r in log.records("in.dlq")] == [b"[]", b"{"]

@@ -169,6 +169,7 @@ class Task:
         not this task's."""
         self._stream_time = facts.get("stream_time")
         self._candidates.restore(facts.get("candidates", ()))
+        self.slab.reserve(len(learners))
         for key, fields in learners.items():
             self._residents.put(key, fields)
             if self._expiry is not None:

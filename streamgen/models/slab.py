@@ -46,6 +46,7 @@ class Slab:
 
     def __init__(self, fields: Mapping[str, Field], device: str = "cpu", most: int | None = None) -> None:
         self.fields = dict(fields)
+        self._layout = {name: (field.shape, np.dtype(field.dtype)) for name, field in fields.items()}
         self.device = torch.device(device)
         self.generation = 0  # counts reallocations: a view taken before is stale after
         self.capacity = 0  # rows that there is memory for
@@ -83,6 +84,12 @@ class Slab:
         self._end += 1
         return self._end - 1
 
+    def reserve(self, count: int) -> None:
+        """Memory for `count` learners at once, for they are about to come."""
+        count = count if self._most is None else min(count, self._most)
+        if count > self.capacity:
+            self._allocate(count, slice(self._end), self._end)
+
     def remove(self, row: int) -> None:
         """The row is nobody's from here on."""
         self._free.append(row)
@@ -111,8 +118,8 @@ class Slab:
     def load(self, row: int, learner: Mapping[str, NDArray[Any]]) -> None:
         """Replace one learner by another that `row` gave. Raises `StateError`, and changes nothing, when the
         fields are not these."""
-        mine = {name: (field.shape, field.dtype) for name, field in self.fields.items()}
-        theirs = {name: (array.shape, array.dtype.name) for name, array in learner.items()}
+        mine = self._layout
+        theirs = {name: (array.shape, array.dtype) for name, array in learner.items()}
         if mine != theirs:
             wrong = sorted(name for name in mine.keys() | theirs if mine.get(name) != theirs.get(name))
             raise StateError(

@@ -121,7 +121,7 @@ def learner_hash(key: str | None, fields: Fields) -> int:
     digest = hashlib.blake2b(msgspec.json.encode(key), digest_size=16)
     for name in sorted(fields):
         array = np.asarray(fields[name], order="C")
-        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return int.from_bytes(digest.digest())
 
