@@ -109,7 +109,7 @@ def make_input(stage: Stage, topic: str) -> None:
     """The input topic, whose records are older than any retention."""
     create_topics(
         KafkaConfig(bootstrap_servers=stage.bootstrap),
-        [NewTopic(topic, PARTITIONS, 1, {"retention.ms": "-1"})],
+        [NewTopic(topic, PARTITIONS, settings={"retention.ms": "-1"})],
     )
 
 

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -114,7 +114,9 @@ class ProxyProcess:
 class Stage:
     """A broker and what is around it, as a context manager; `folder` holds data, logs and the story."""
 
-    def __init__(self, folder: Path, tell: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, folder: Path, tell: Callable[[str], None] = print, properties: Mapping[str, str] | None = None
+    ) -> None:
         self.folder, self._tell = folder, tell
         folder.mkdir(parents=True, exist_ok=True)
         self._began = time.monotonic()
@@ -142,6 +144,7 @@ class Stage:
                 # timed out while it was away before it knows its partitions, writes them no markers, and
                 # what was aborted is visible with the next commit of the same producer (Kafka 4.3.1).
                 "transaction.abort.timed.out.transaction.cleanup.interval.ms": "10000",
+                **(properties or {}),
             },
         )
 
@@ -178,14 +181,17 @@ class Stage:
         """The proxy before the worker of a slot."""
         return self._proxies[slot]
 
+    def way(self, slot: int) -> str:
+        """Which broker a slot's worker asks."""
+        return f"127.0.0.1:{self._ports[slot][0]}"
+
     def start_worker(
         self, application: str, topic: str, slot: int | None, *commands: str, state: dict[str, Any]
     ) -> Worker:
         """A worker of an application; `slot` None has no proxy before it, and is the reference's."""
-        port = None if slot is None else self._ports[slot][0]
         name = "reference" if slot is None else f"worker-{slot}"
         config = self.folder / f"{application}-{name}.yaml"
-        bootstrap = self.bootstrap if port is None else f"127.0.0.1:{port}"
+        bootstrap = self.bootstrap if slot is None else self.way(slot)
         config.write_text(dump_yaml(configuration(application, topic, bootstrap, state)))
         worker, self._spare = self._spare or self._new_worker(), self._new_worker()
         for gone in [w for w in self._workers if w.code is not None]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +19,7 @@ from streamgen.kafka.client import client_settings
 from streamgen.kafka.pins import state_topic
 from streamgen.kafka.rights import check_rights
 from streamgen.kafka.topics import NewTopic, create_topics, ensure_compacted, ensure_topics
+from tests.cluster import another_broker
 from tests.integration.secured import read_committed_values
 
 SCORES = "thin.scores"
@@ -54,24 +53,7 @@ def config(first: EmbeddedBroker, tmp_path: Path) -> Config:
 @pytest.fixture
 def second(first: EmbeddedBroker, config: Config, tmp_path: Path) -> Iterator[EmbeddedBroker]:
     """Another broker of the same cluster."""
-    settings = (first.data_dir / "server.properties").read_text()
-    identity = (first.data_dir / "log" / "meta.properties").read_text()
-    voters = re.search(r"^controller.quorum.voters=(.*)$", settings, re.MULTILINE)
-    cluster = re.search(r"^cluster.id=.*$", identity, re.MULTILINE)
-    assert voters
-    assert cluster
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    log = tmp_path / "second" / "log"
-    log.mkdir(parents=True)
-    (log / "meta.properties").write_text(f"version=1\nnode.id=2\n{cluster[0]}\n")
-    joined = {
-        "process.roles": "broker",
-        "node.id": "2",
-        "controller.quorum.voters": voters[1],
-        "listeners": f"PLAINTEXT://127.0.0.1:{port}",
-    }
-    with EmbeddedBroker(port, log.parent, properties=joined) as running:
+    with another_broker(first, 2, tmp_path / "second") as running:
         yield running
 
 
