@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+import time
 from collections.abc import Iterable
 from typing import TextIO
 
@@ -14,6 +16,8 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from streamgen.errors import ConfigError
 
 LEVELS = ("debug", "info", "warning", "error")
+REPEATED_S = 10.0  # between lines of the Kafka client that are alike
+MOST_KINDS = 1000  # of lines that are remembered
 
 
 def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
@@ -46,6 +50,8 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
             processors=[clean, *render, _Mask(secrets)],
         )
     )
+    if level != "debug":
+        handler.addFilter(_Repeated())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # At info the Kafka client tells of every connection and heartbeat; the worker tells what matters of it.
     logging.getLogger("kafka").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
@@ -59,6 +65,30 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Repeated(logging.Filter):
+    """Holds lines of the Kafka client back that are like one of the last seconds: while a broker is away it
+    tells of every attempt to reach it, hundreds a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}  # when, and how many were held back since
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not record.name.startswith("kafka."):
+            return True
+        kind, now = (record.name, str(record.msg)), time.monotonic()
+        at, held = self._told.get(kind, (-math.inf, 0))
+        if now - at < REPEATED_S:
+            self._told[kind] = (at, held + 1)
+            return False
+        if held:
+            record.msg = f"{record.msg} (and {held} lines like it)"
+        if len(self._told) >= MOST_KINDS:
+            self._told.clear()
+        self._told[kind] = (now, 0)
+        return True
 
 
 class _Mask:

@@ -84,3 +84,31 @@ def test_a_secret_is_in_no_line(stream: io.StringIO) -> None:
     assert "☃" not in text
     assert "2603" not in text
     assert "xe2" not in text
+
+
+def test_lines_of_the_client_that_are_alike_come_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, now = io.StringIO(), 0.0
+    monkeypatch.setattr("streamgen.log.time.monotonic", lambda: now)
+    set_up_logging(stream=stream)
+    client, own = logging.getLogger("kafka.net"), structlog.get_logger("streamgen")
+    for n in range(300):
+        now = n / 10
+        client.error("no way to node %d", n)
+        client.error("something else") if n == 5 else None
+        own.warning("not published")
+    events = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+    assert [event for event in events if event != "not published"] == [
+        "no way to node 0",
+        "something else",
+        "no way to node 100 (and 99 lines like it)",
+        "no way to node 200 (and 99 lines like it)",
+    ]
+    assert events.count("not published") == 300
+
+
+def test_at_debug_no_line_is_held_back() -> None:
+    stream = io.StringIO()
+    set_up_logging("debug", stream=stream)
+    for n in range(3):
+        logging.getLogger("kafka.net").error("no way to node %d", n)
+    assert len(stream.getvalue().splitlines()) == 3
