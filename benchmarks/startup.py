@@ -39,9 +39,10 @@ def one_start(bootstrap: str, topic: str) -> tuple[float, float]:
     reader = KafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed", group_id=None)
     with tempfile.TemporaryDirectory() as state:
         line = [sys.executable, "-m", "streamgen", "run", "--input", topic, "--bootstrap", bootstrap]
-        line += ["--application-id", topic, "--state", state, "--metrics-port", "0"]
+        line += ["--application-id", topic, "--metrics-port", "0"]
         began = time.perf_counter()
-        worker = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        environment = os.environ | {"STREAMGEN_STATE__DIRECTORY": state}
+        worker = subprocess.Popen(line, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not reader.partitions_for_topic(f"{topic}.scores"):
             time.sleep(0.02)
         reader.assign([TopicPartition(f"{topic}.scores", n) for n in range(PARTITIONS)])

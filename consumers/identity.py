@@ -42,7 +42,7 @@ def worker_name(directory: Path, asked: str | None) -> Iterator[str]:
         except OSError as error:
             raise StateError(
                 f"The state directory {directory} cannot be written ({error.strerror}): give rights to it, "
-                "or set state.directory (--state) elsewhere."
+                "or set state.directory elsewhere."
             ) from None
         with file:
             try:

@@ -292,7 +292,8 @@ class StateConfig(_Section):
         "(file://, s3://) that all workers share.",
     )
     directory: str = Field(
-        default="streamgen-state", description="Local folder of this machine's workers, for their names."
+        default="streamgen-state",
+        description="Local folder in which workers of this machine hold names.",
     )
     every_records: int = Field(default=50_000, ge=1, description="Records of a task between checkpoints.")
     every_seconds: float = Field(default=60.0, gt=0, description="Seconds between checkpoints of a task.")

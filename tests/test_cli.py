@@ -232,7 +232,7 @@ def test_print_config_masks_secrets_and_loads_again(
     assert content["inputs"][1]["model"] == {"name": "river"}
     assert content["kafka"]["bootstrap_servers"] == "kafka:1"
     assert content["application_id"] == "shop"
-    assert content["state"]["directory"] == "/s"
+    assert content["state"]["store"] == "/s"
     assert content["metrics"]["port"] == 0
     (tmp_path / "again.yaml").write_text(out)
     assert cli("run", tmp_path / "again.yaml", "--print-config")[:2] == (0, out)

@@ -87,13 +87,14 @@ def examine(file: Path | None, bootstrap: str | None, topics: tuple[str, ...]) -
 
 
 def state_directory(config: Config) -> Finding:
-    """Whether checkpoints can be written; the directory itself is made by the worker."""
+    """Whether workers can hold their names there; the directory itself is made by the first of them."""
     wanted = Path(config.state.directory).resolve()
     there = next(path for path in (wanted, *wanted.parents) if path.exists())
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-        return Finding(GOOD, f"checkpoints can be written under {wanted}")
+        return Finding(GOOD, f"workers can hold their names under {wanted}")
     return Finding(
-        BAD, f"checkpoints cannot be written under {wanted}: give rights to {there}, or set state.directory."
+        BAD,
+        f"workers cannot hold their names under {wanted}: give rights to {there} or set state.directory.",
     )
 
 

@@ -30,7 +30,8 @@ def run(
         typer.Option(metavar="NAME", help="Consumer group, and prefix of internal topics."),
     ] = None,
     state: Annotated[
-        Path | None, typer.Option("--state", metavar="DIR", help="Where checkpoints are kept.")
+        str | None,
+        typer.Option("--state", metavar="PLACE", help="Where checkpoints are: kafka, a folder or a URL."),
     ] = None,
     metrics_port: Annotated[
         int | None,
@@ -68,7 +69,7 @@ def run(
         raise ConfigError("The inputs come from a file or from --input, not from both: leave one out.")
     settings: dict[str, Any] = {} if application_id is None else {"application_id": application_id}
     if state is not None:
-        settings["state"] = {"directory": str(state)}
+        settings["state"] = {"store": state}
     if metrics_port is not None:
         settings["metrics"] = {"port": metrics_port}
     chosen = with_model(configuration(config, bootstrap, tuple(topic or ()), **settings), model)

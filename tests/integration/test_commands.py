@@ -152,7 +152,7 @@ def test_doctor_says_what_is_wrong(
     def mark(words: str) -> str:
         return next(mark for said, mark in marks.items() if words in said)
 
-    assert mark("checkpoints cannot be written") == "✗"
+    assert mark("workers cannot hold their names") == "✗"
     assert mark("of the newest 50 records 1 would be dead-lettered (1 no_usable_value)") == "!"
     assert mark("is not the key by which records are partitioned") == "!"
     assert mark("ahead of this machine's clock") == "!"

@@ -128,7 +128,7 @@ def test_the_password_is_nowhere_and_no_port_is_open_to_others(
     for key, value in kafka.items():
         monkeypatch.setenv(f"STREAMGEN_KAFKA__{key.upper()}", str(value))
     command = [sys.executable, "-m", "streamgen", "run", "--input", topic, "--application-id", name]
-    command += ["--state", str(tmp_path / "state")]
+    monkeypatch.setenv("STREAMGEN_STATE__DIRECTORY", str(tmp_path / "state"))
 
     told: dict[str, bytes] = {}
     with (tmp_path / "worker.log").open("wb") as log, subprocess.Popen(command, stderr=log) as process:

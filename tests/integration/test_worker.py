@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -54,8 +55,12 @@ def worker(
     """`streamgen run` on one topic; its log is worker.log in `folder`."""
     command = [sys.executable, "-m", "streamgen", "run", "--input", topic, *options]
     command += ["--bootstrap", kafka.bootstrap_servers]
-    command += ["--application-id", application, "--state", str(folder / "state")]
-    with (folder / "worker.log").open("ab") as log, subprocess.Popen(command, stderr=log) as process:
+    command += ["--application-id", application]
+    environment = os.environ | {"STREAMGEN_STATE__DIRECTORY": str(folder / "state")}
+    with (
+        (folder / "worker.log").open("ab") as log,
+        subprocess.Popen(command, stderr=log, env=environment) as process,
+    ):
         try:
             yield process
         finally:
