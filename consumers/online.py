@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from consumers.identity import worker_name
+from consumers.restore_bar import restore_bar
 from streamgen.config import Config
 from streamgen.configfile import secrets
 from streamgen.errors import ConfigError
@@ -71,7 +72,8 @@ def run_worker(
             )
             address = None if server is None else f"http://{config.metrics.host}:{server.port}"
             log.info("worker started", worker=name, device=device, metrics=address)
-            loop.run(stopping)
+            with restore_bar(health):
+                loop.run(stopping)
             log.info("worker ended", worker=name)
 
 

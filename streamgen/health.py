@@ -30,7 +30,7 @@ class Health:
         self._patience_s, self._clock = patience_s, clock
         self._turn = clock()
         self._assigned: int | None = None
-        self._restoring = 0
+        self._restoring = self.replay_left = 0
         self._broker = False
 
     def turn(self) -> None:
@@ -41,9 +41,14 @@ class Health:
         """The group gave this worker so many partitions; none is fine, others have them."""
         self._assigned = partitions
 
-    def restoring(self, partitions: int) -> None:
-        """So many partitions are not live yet: their state is read or replayed."""
-        self._restoring = partitions
+    def restoring(self, partitions: int, records: int) -> None:
+        """So many partitions are not live yet: their state is read, or so many records are replayed."""
+        self._restoring, self.replay_left = partitions, records
+
+    @property
+    def partitions_restoring(self) -> int:
+        """Partitions that are not live yet."""
+        return self._restoring
 
     def broker(self, ok: bool) -> None:
         """Whether a broker answered the last time."""

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -28,7 +28,6 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
     """
     if level not in LEVELS:
         raise ConfigError(f"the log level is {level!r}; allowed: {', '.join(LEVELS)}")
-    stream = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -37,13 +36,13 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
         structlog.stdlib.PositionalArgumentsFormatter(),
     ]
     render: list[Processor]
-    if stream.isatty():
+    if (stream or sys.stderr).isatty():
         # Plain tracebacks: the pretty ones print local variables, and so passwords.
         render = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
     else:
         render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     clean = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler = logging.StreamHandler(stream)
+    handler = _ToStderr() if stream is None else logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()],
@@ -65,6 +64,18 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _ToStderr(logging.StreamHandler[Any]):
+    """Whatever `sys.stderr` is when a line comes: a progress bar puts one in its place that goes round it."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """The handler sets it once, when it is made."""
 
 
 class _Repeated(logging.Filter):

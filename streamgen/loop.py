@@ -80,6 +80,7 @@ class Loop:
         )
         self.pipelines = self._tasks.pipelines
         self._paused: set[TopicPartition] = set()
+        self._joined = False  # the group has said which partitions are this worker's
         self._in_doubt = False  # a commit was sent and its answer lost
         self._waiting_since: float | None = None  # when the oldest uncommitted result came
         self._failures = 0  # publishes that failed in a row
@@ -115,6 +116,7 @@ class Loop:
         self._health.turn()
         try:
             polled = self._transport.poll(self._patience(), POLL_RECORDS, self._on_revoke)
+            self._joined |= polled.joined
             if polled.assigned or polled.revoked or polled.lost:
                 self._metrics.rebalanced()
             self._drop(polled.revoked | polled.lost)
@@ -293,8 +295,10 @@ class Loop:
     def _tell(self) -> None:
         """Health every turn, lag now and then."""
         replaying = {s: p.replaying for s, p in self.pipelines.items()}
-        self._health.assigned(len(self.pipelines))
-        self._health.restoring(self._tasks.opening + sum(left > 0 for left in replaying.values()))
+        if self._joined:
+            self._health.assigned(len(self._tasks.all))
+        live = sum(left == 0 for left in replaying.values())
+        self._health.restoring(len(self._tasks.all) - live, sum(replaying.values()))
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
         if self._clock() - self._lag_at >= LAG_S:

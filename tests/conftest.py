@@ -6,6 +6,7 @@ Whatever needs the client is imported where it is used, so that the other tests 
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -80,3 +81,19 @@ def read_committed(kafka: KafkaConfig) -> Iterator[Callable[[str], list[Any]]]:
     yield read
     consumer.close()
     uncommitted.close()
+
+
+@pytest.fixture
+def logging_as_it_was() -> Iterator[None]:
+    """For a test that sets logging up."""
+    import structlog
+
+    root, kafka = logging.getLogger(), logging.getLogger("kafka")
+    handlers, level, kafka_level = root.handlers[:], root.level, kafka.level
+    for handler in handlers:
+        root.removeHandler(handler)  # or basicConfig would close pytest's own
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    kafka.setLevel(kafka_level)
+    structlog.reset_defaults()

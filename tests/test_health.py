@@ -78,10 +78,10 @@ def test_readyz_says_what_is_missing(server: HealthServer, health: Health) -> No
     health.broker(True)
     assert missing() == (503, {"assigned"})
     health.assigned(3)
-    health.restoring(2)
+    health.restoring(2, 100)
     assert missing() == (503, {"restored"})
     assert "2 of 3 partitions" in get(server, "/readyz")[1]
-    health.restoring(0)
+    health.restoring(0, 0)
     assert missing() == (200, set())
     health.broker(False)
     assert missing() == (503, {"broker"})

@@ -10,6 +10,7 @@ from memory_rig import BAD, PARTITIONS, N, filled, loop_over, outputs, until_rea
 
 from streamgen import loop as loop_module
 from streamgen.errors import BrokerUnavailable, StateError
+from streamgen.kafka.transport import OnRevoke, Polled
 from streamgen.loop import Loop
 from streamgen.records import TopicPartition
 from streamgen.state.checkpoint import Manifest, Tally
@@ -399,3 +400,23 @@ def test_dead_letters_do_not_pile_up(store: MemoryStore, monkeypatch: pytest.Mon
         loop.turn()
     assert len(log.records("in.dlq")) == 300
     assert transport.published == 5
+
+
+class Waiting(MemoryTransport):
+    """The group has not answered yet at the first polls."""
+
+    left = 3
+
+    def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
+        self.left -= 1
+        return Polled(joined=False) if self.left >= 0 else super().poll(timeout_s, max_records, on_revoke)
+
+
+def test_a_worker_is_not_ready_before_the_group_has_said_what_is_its(store: MemoryStore) -> None:
+    log = filled()
+    loop, _ = loop_over(log, store, transport=Waiting(log, ["in"]))
+    for _ in range(3):
+        loop.turn()
+        assert set(loop._health.not_ready()) == {"assigned"}
+    loop.run(until_read(loop, log))
+    assert loop._health.not_ready() == {}

@@ -142,7 +142,7 @@ class GroupConsumer:
         if group.generation_id < 0 or group.generation_id != self._assignor.generation:
             # Not joined yet, or in the middle of it, where a poll brings no records: what `assignment()`
             # lists is of an earlier generation, and this one vouches for nothing of it.
-            return Polled()
+            return Polled(joined=False)
         self._polled_under = group
         before, self._changes.member = self._changes.member, group.member_id
         assigned, revoked, lost = self._take_changes()

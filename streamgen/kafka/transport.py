@@ -23,6 +23,7 @@ class Polled:
     lost: frozenset[TopicPartition] = frozenset()  # taken away: what was not committed is another's now
     # Partitions whose next record is gone, and the first that there is; they deliver nothing until `seek`.
     gaps: Mapping[TopicPartition, int] = field(default_factory=dict)
+    joined: bool = True  # False: the group has not said yet which partitions are this member's
 
 
 @dataclass(frozen=True, slots=True)
