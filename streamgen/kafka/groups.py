@@ -12,7 +12,7 @@ from kafka import errors
 from streamgen.config import Config, KafkaConfig
 from streamgen.errors import PermissionDenied, StateError, StopError
 from streamgen.kafka.client import translated
-from streamgen.kafka.topics import admin_client
+from streamgen.kafka.topics import admin_client, partition_count
 from streamgen.kafka.transport import Offsets
 from streamgen.records import TopicPartition
 
@@ -26,6 +26,8 @@ def offsets_of(config: Config) -> Iterator[Offsets]:
 
     # A member joins at its first poll, and none is made: no worker is disturbed.
     topics = [source.topic for source in config.inputs]
+    for topic in topics:
+        partition_count(config.kafka, topic)  # to the client a topic that it may not see is one that is gone
     consumer = GroupConsumer(config.kafka, topics, config.application_id, f"{config.application_id}-state")
     try:
         yield consumer

@@ -186,6 +186,12 @@ def command(made: Config, tmp_path: Path) -> Callable[[str], list[object]]:
         "replay": ["replay", "rows.jsonl", "--topic", topic],
         "host": ["host", "--topic", topic, "--interval", 0.05, "--limit", 1],
         "watch": ["watch", topic, "--for", 0.3],
+        "state list": ["state", "list", "c.yaml"],
+        "state show": ["state", "show", topic, 0, "c.yaml"],
+        "state verify": ["state", "verify", "c.yaml"],
+        "state export": ["state", "export", tmp_path / "exported", "c.yaml"],
+        "state rebuild": ["state", "rebuild", "c.yaml"],
+        "state reset": ["state", "reset", "c.yaml", "--yes"],
     }
     return typed.__getitem__
 
@@ -214,6 +220,29 @@ def test_a_command_runs_with_what_the_page_lists_and_not_with_less(
         else:
             assert said.startswith("streamgen: This user may not see the topic")
             assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["list", "show", "verify", "export", "rebuild", "reset"])
+def test_state_is_looked_at_and_changed_with_what_the_page_lists_and_not_with_less(
+    secured: Secured,
+    made: Config,
+    cli: Callable[..., Said],
+    command: Callable[[str], list[object]],
+    name: str,
+) -> None:
+    within = made.model_copy(update={"kafka": secured.inner})
+    run_worker(within, None, until(lambda: len(secured.read(made.inputs[0].scores_topic)) >= 40))
+    needed = of(made, f"state {name}")
+    for absent in needed:
+        with secured.granted([right.granted_to(USER) for right in needed if right != absent]):
+            code, out, err = cli(*command(f"state {name}"))
+        assert code == 1, f"not needed: {absent}: {out}"
+        said = err.splitlines()[-1]  # before it the client's own lines may stand
+        assert said.startswith("streamgen: ")
+        assert absent.name in said
+    with secured.granted([right.granted_to(USER) for right in needed]):
+        code, out, err = cli(*command(f"state {name}"))
+        assert code == 0, out + err
 
 
 def test_scores_can_be_watched_by_the_name_of_their_topic(
