@@ -79,6 +79,11 @@ def translate(error: errors.KafkaError, doing: str) -> StreamgenError:
         return TopicError(
             f"A topic does not exist, found when {doing} ({said}). Create it, or correct its name."
         )
+    if isinstance(error, errors.InvalidSessionTimeoutError):
+        return ConfigError(
+            f"The broker takes no such kafka.session_timeout_ms ({said}). Choose one between its "
+            "group.min.session.timeout.ms and group.max.session.timeout.ms."
+        )
     # The bare error is what the client makes of a transactional request whose answer was lost.
     if isinstance(error, _UNAVAILABLE) or type(error) is errors.KafkaError:
         return BrokerUnavailable(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from streamgen.config import Config, InputConfig, KafkaConfig
-from streamgen.errors import StopError
+from streamgen.errors import ConfigError, StopError
 from streamgen.kafka import producer as producer_module
 from streamgen.kafka.broker import EmbeddedBroker
 from streamgen.kafka.client import client_settings
@@ -108,3 +108,15 @@ def test_a_worker_goes_on_when_the_broker_was_killed(make_rig: Callable[[KafkaCo
         reader.close()
         assert rig.committed(worker) == 2
         worker.close()
+
+
+def test_a_session_timeout_that_the_broker_does_not_take_is_said(
+    make_rig: Callable[[KafkaConfig], Rig], kafka: KafkaConfig
+) -> None:
+    rig = make_rig(kafka)
+    short = kafka.model_copy(update={"session_timeout_ms": 1000})
+    rig.config = rig.config.model_copy(update={"kafka": short})
+    worker = rig.worker()
+    with pytest.raises(ConfigError, match=r"no such kafka\.session_timeout_ms .*group\.min\.session"):
+        rig.join(worker)
+    worker.close()
