@@ -54,6 +54,8 @@ def set_up_logging(level: str = "info", secrets: Iterable[str] = (), stream: Tex
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     # At info the Kafka client tells of every connection and heartbeat; the worker tells what matters of it.
     logging.getLogger("kafka").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+    # It warns of each of its tasks that took a tenth of a second, which no reader can do anything about.
+    logging.getLogger("kafka.net.selector").setLevel(logging.DEBUG if level == "debug" else logging.ERROR)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -32,7 +32,8 @@ def broker() -> Iterator[EmbeddedBroker]:
     """A running broker, shared by all tests: use names from `fresh`, and do not stop it."""
     from streamgen.kafka.broker import EmbeddedBroker
 
-    with EmbeddedBroker() as running:
+    # Tests send records of long ago, which the broker would delete whenever it looks.
+    with EmbeddedBroker(properties={"log.retention.ms": "-1"}) as running:
         yield running
 
 
@@ -88,12 +89,12 @@ def logging_as_it_was() -> Iterator[None]:
     """For a test that sets logging up."""
     import structlog
 
-    root, kafka = logging.getLogger(), logging.getLogger("kafka")
-    handlers, level, kafka_level = root.handlers[:], root.level, kafka.level
+    loggers = [logging.getLogger(name) for name in (None, "kafka", "kafka.net.selector")]
+    root, levels, handlers = loggers[0], [one.level for one in loggers], loggers[0].handlers[:]
     for handler in handlers:
         root.removeHandler(handler)  # or basicConfig would close pytest's own
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
-    kafka.setLevel(kafka_level)
+    for one, level in zip(loggers, levels, strict=True):
+        one.setLevel(level)
     structlog.reset_defaults()

@@ -218,8 +218,8 @@ def test_a_command_runs_with_what_the_page_lists_and_not_with_less(
             assert "✗ This user" in out
             assert absent.operation in said
         else:
-            assert said.startswith("streamgen: This user may not see the topic")
-            assert said.count("\n") == 1
+            # Before it the client's own lines may stand.
+            assert said.splitlines()[-1].startswith("streamgen: This user may not see the topic")
 
 
 @pytest.mark.parametrize("name", ["list", "show", "verify", "export", "rebuild", "reset"])
