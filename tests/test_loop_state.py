@@ -87,20 +87,6 @@ def test_a_checkpoint_that_was_not_stored_is_made_up_for(
     assert outputs(log) == uninterrupted
 
 
-def test_a_task_whose_state_was_taken_over_is_opened_again(
-    store: MemoryStore, uninterrupted: Outputs
-) -> None:
-    log = filled()
-    loop, _ = loop_over(log, store, polls=[9], **OFTEN)
-    for _ in range(4):
-        loop.turn()
-    before = loop.pipelines[ONE]
-    store.claim(ONE)
-    loop.run(until_read(loop, log))
-    assert outputs(log) == uninterrupted
-    assert before is not loop.pipelines.get(ONE)
-
-
 def test_what_is_revoked_is_committed_and_stored_first(store: MemoryStore, uninterrupted: Outputs) -> None:
     log = filled()
     loop, transport = loop_over(log, store, polls=[11], commit_interval_ms=2000)
