@@ -17,7 +17,7 @@ LAYERS = (
     ("", "errors", "records", "times", "yamlfile", "config", "configfile"),
     ("formats", "csvfile", "output", "windows", "models"),
     ("learners", "state", "kafka", "encode", "metrics", "health", "log"),
-    ("testing",),
+    ("testing", "evaluation"),
     (
         *("loop", "checkpoints", "tasks", "opening", "pipeline", "positions", "detect", "generation"),
         *("moving", "forgetting", "verifying"),

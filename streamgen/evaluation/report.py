@@ -1,0 +1,118 @@
+"""All figures at once, each beside what real windows give against real ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from streamgen.errors import InputError
+from streamgen.evaluation.judges import discriminative_score, predictive_score
+from streamgen.evaluation.moments import (
+    autocorrelation_difference,
+    cross_correlation_difference,
+    marginal_difference,
+)
+from streamgen.evaluation.neighbours import NEIGHBOURS, neighbourhood
+from streamgen.evaluation.windows import checked, halves
+from streamgen.records import Floats
+
+# Figures by name, of real and generated windows, with a seed.
+Measure = Callable[[Floats, Floats, int], Mapping[str, float]]
+HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
+BLOCKS = 10  # of each half of the null, at least
+FEWEST = 4 * (NEIGHBOURS + 1)  # windows of each kind
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure over several seeds.
+
+    `value` is of the generated windows, `null` of real against real, both means over the seeds. The
+    difference value − null has its 95 % interval `low`–`high` (Student's t over the seeds).
+    """
+
+    name: str
+    better: Literal["lower", "higher"]
+    value: float
+    null: float
+    low: float
+    high: float
+
+    @property
+    def worse_than_real(self) -> bool:
+        """Whether the generated windows are told from real ones beyond what chance does."""
+        return self.low > 0 if self.better == "lower" else self.high < 0
+
+
+def moments(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[str, float]:
+    """Distributions and correlations of the columns."""
+    return {
+        "marginal difference": marginal_difference(real_NTD, generated_MTD),
+        "autocorrelation difference": autocorrelation_difference(real_NTD, generated_MTD),
+        "cross-correlation difference": cross_correlation_difference(real_NTD, generated_MTD),
+    }
+
+
+def neighbours(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[str, float]:
+    """Precision, recall, density, coverage."""
+    return neighbourhood(real_NTD, generated_MTD)._asdict()
+
+
+def judges(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[str, float]:
+    """What networks make of them; minutes, where the others take seconds."""
+    return {
+        "discriminative score": discriminative_score(real_NTD, generated_MTD, seed),
+        "discriminative score, 64 units": discriminative_score(real_NTD, generated_MTD, seed, 64, 4000),
+        "predictive score": predictive_score(real_NTD, generated_MTD, seed),
+    }
+
+
+QUICK: tuple[Measure, ...] = (moments, neighbours)
+
+
+def evaluate(
+    real_NTD: Floats,
+    generated_MTD: Floats,
+    seeds: int = 3,
+    measures: Sequence[Measure] = (*QUICK, judges),
+) -> list[Figure]:
+    """Judge generated windows against real ones, in the order of their time.
+
+    For each seed the real windows are halved at random in blocks of neighbours. One half is compared with the
+    other, which is the null, and with as many generated windows, drawn at random: equal sizes, for all
+    figures depend on them. Raises `InputError` for windows that cannot be compared, or fewer than `FEWEST` of
+    a kind.
+    """
+    checked(real_NTD, generated_MTD)
+    if min(len(real_NTD), len(generated_MTD)) < FEWEST or seeds < 2:
+        raise InputError(
+            f"{len(real_NTD)} real and {len(generated_MTD)} generated windows over {seeds} seeds tell "
+            f"nothing: give at least {FEWEST} of each and 2 seeds."
+        )
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        block = max(1, len(real_NTD) // (2 * BLOCKS))
+        mine, others = (real_NTD[half] for half in halves(len(real_NTD), block, rng))
+        count = min(len(others), len(generated_MTD))
+        drawn = generated_MTD[rng.permutation(len(generated_MTD))[:count]]
+        for measure in measures:
+            null = measure(mine, others[:count], seed)
+            for name, value in measure(mine, drawn, seed).items():
+                found.setdefault(name, []).append((value, null[name]))
+    return [_figure(name, np.array(values)) for name, values in found.items()]
+
+
+def _figure(name: str, value_S2: Floats) -> Figure:
+    difference_S = value_S2[:, 0] - value_S2[:, 1]
+    count = len(difference_S)
+    half = float(student_t.ppf(0.975, count - 1) * difference_S.std(ddof=1) / math.sqrt(count))
+    value, null = value_S2.mean(axis=0).tolist()
+    middle = float(difference_S.mean())
+    better: Literal["lower", "higher"] = "higher" if name in HIGHER_IS_BETTER else "lower"
+    return Figure(name, better, value, null, middle - half, middle + half)

@@ -1,0 +1,61 @@
+"""Windows of a series: cut, checked, and put into units in which columns can be compared.
+
+N windows of T records with D features; M generated ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgen.errors import InputError
+from streamgen.records import Floats, Ints
+
+
+def cut(series_LD: Floats, length: int, stride: int) -> Floats:
+    """[N, length, D] windows of a series, in its order, one every `stride` records.
+
+    With `stride` = `length` they do not overlap, which the figures of neighbours and the null need: windows
+    that share records are near one another whatever they hold. Raises `InputError` when there is not one.
+    """
+    if not 1 <= length <= len(series_LD):
+        raise InputError(
+            f"A series of {len(series_LD)} records has no window of {length}: choose a shorter window."
+        )
+    first_N = np.arange(0, len(series_LD) - length + 1, stride)
+    return np.asarray(series_LD[first_N[:, None] + np.arange(length)], dtype=np.float64)
+
+
+def checked(real_NTD: Floats, generated_MTD: Floats) -> None:
+    """Raises `InputError` for windows that cannot be compared: of other shapes, too few, or not finite."""
+    for name, windows in (("real", real_NTD), ("generated", generated_MTD)):
+        if windows.ndim != 3 or 0 in windows.shape:
+            raise InputError(
+                f"The {name} windows have the shape {windows.shape}: give [windows, records, features]."
+            )
+        if not np.isfinite(windows).all():
+            bad = int((~np.isfinite(windows)).any(axis=(1, 2)).sum())
+            raise InputError(
+                f"{bad} of the {name} windows hold a value that is missing or infinite: leave them out."
+            )
+    if real_NTD.shape[1:] != generated_MTD.shape[1:]:
+        raise InputError(
+            f"The real windows hold {real_NTD.shape[1:]} records and features, the generated ones "
+            f"{generated_MTD.shape[1:]}: cut both alike."
+        )
+
+
+def in_real_units(real_NTD: Floats, windows_MTD: Floats) -> Floats:
+    """Each column less the real one's mean, in its standard deviations; a column that is constant in the real
+    windows is left in its own unit, so that one which is not constant among the generated still shows."""
+    deviation_D = real_NTD.std(axis=(0, 1))
+    unit_D = np.where(deviation_D > 0, deviation_D, 1.0)
+    return np.asarray((windows_MTD - real_NTD.mean(axis=(0, 1))) / unit_D)
+
+
+def halves(count: int, block: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
+    """Two random halves of 0 … `count` − 1, made of blocks of `block` neighbours: windows that are near in
+    time are alike, and halves that shuffle them are more alike than two stretches of the stream ever are."""
+    block_N = np.arange(count) // block
+    order = rng.permutation(block_N[-1] + 1)
+    mine_N = np.isin(block_N, order[: len(order) // 2])
+    return np.flatnonzero(mine_N), np.flatnonzero(~mine_N)
