@@ -10,6 +10,7 @@
     │   └── Fenced                another worker owns the partitions or the transactional id
     ├── TaskError             drop one task without writing, and open it again
     │   ├── StoreFenced           another worker has claimed its checkpoints
+    │   ├── TopicRemade           its topic was deleted and made again: what it holds is of the old one
     │   └── LearnerFailed         its learner raised: its state is not to be used
     └── StopError             a person must act; the message says what is wrong, where, and what to do
         ├── ConfigError           the configuration
@@ -74,6 +75,10 @@ class TaskError(StreamgenError):
 
 class StoreFenced(TaskError):
     """Another worker has claimed the task's checkpoints."""
+
+
+class TopicRemade(TaskError):
+    """The task's topic was deleted and made again: what it has learned is of the old one."""
 
 
 class LearnerFailed(TaskError):

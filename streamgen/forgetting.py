@@ -40,6 +40,8 @@ def to_learn_again(config: Config) -> list[Again]:
     Raises `StateError` when workers are live.
     """
     refuse_live(config.kafka, config.application_id, "rebuild the state")
+    if _state_topic_partitions(config) is None:
+        return []  # it never ran; to look for pins would make the topic, with one partition
     pins = KafkaPins(config.kafka, config.application_id)
     with offsets_of(config) as known:
         return [again for one in config.inputs for again in _of_topic(one, pins, known)]

@@ -24,12 +24,14 @@ from streamgen.errors import (
     RetryError,
     StreamgenError,
     TaskError,
+    TopicRemade,
 )
 from streamgen.health import Health
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
 from streamgen.metrics import Metrics
 from streamgen.pipeline import Pipeline
+from streamgen.positions import is_of
 from streamgen.records import TopicPartition
 from streamgen.state.store import Store
 from streamgen.tasks import Tasks
@@ -127,6 +129,9 @@ class Loop:
             self._tasks.assign(polled.assigned)
             for source, first in polled.gaps.items():
                 self._tasks.skip(source, first)
+            for source, position in polled.positions.items():
+                if source in self.pipelines:
+                    self.pipelines[source].pass_over(position)
             self._tasks.open()
             if self._in_doubt:
                 self._ask()
@@ -144,6 +149,7 @@ class Loop:
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
             self._drop(self._tasks.all)
+            self._transport.forget()
         except RetryError as error:
             self._back_off(error)
 
@@ -173,6 +179,7 @@ class Loop:
             self._store(leaving, LEAVE_S)
         except StreamgenError as error:
             log.warning("given up without a checkpoint", sources=sorted(map(str, sources)), reason=str(error))
+            self._in_doubt = True  # what is kept may be committed, whatever the error says
 
     def _store(self, pipelines: Mapping[TopicPartition, Pipeline], seconds: float) -> None:
         """Checkpoint these tasks now, as far as `seconds` allow; what fails is not tried again."""
@@ -190,8 +197,10 @@ class Loop:
 
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
-        self._tasks.drop(sources)
-        self._paused.difference_update(sources)
+        gone = set(sources)
+        self._tasks.drop(gone)
+        self._transport.resume(self._paused & gone)  # one that is opened again is to deliver
+        self._paused -= gone
         if not any(p.uncommitted for p in self.pipelines.values()):
             self._waiting_since = None
 
@@ -201,6 +210,10 @@ class Loop:
         """Step every queue in turn until all are empty or a commit is due. At least one step is made, so
         that a slow learner still moves."""
         began, busy = self._clock(), False
+        if self._waiting_since is None and any(p.uncommitted for p in self.pipelines.values()):
+            self._waiting_since = began  # for what has no result: markers, records before `publish_from`
+        if self._full():
+            return  # until it is published: an outage must not fill the memory
         while sum(pipeline.step(SLICE_RECORDS) for pipeline in self.pipelines.values()):
             busy = True
             if self._waiting_since is None and any(p.uncommitted for p in self.pipelines.values()):
@@ -232,8 +245,11 @@ class Loop:
 
     # --- results
 
+    def _full(self) -> bool:
+        return sum(p.pending_records for p in self.pipelines.values()) >= MAX_PENDING
+
     def _due(self) -> bool:
-        if sum(p.pending_records for p in self.pipelines.values()) >= MAX_PENDING:
+        if self._full():
             return True
         waited = None if self._waiting_since is None else self._clock() - self._waiting_since
         return waited is not None and waited * 1000 >= self._config.commit_interval_ms
@@ -252,7 +268,8 @@ class Loop:
         outputs = [batch for source in offsets for batch in self.pipelines[source].pending]
         began = self._clock()
         try:
-            self._transport.publish(outputs, offsets)
+            ids = {source.topic: self.pipelines[source].topic_id for source in offsets}
+            self._transport.publish(outputs, offsets, ids)
         except OutcomeUnknown as error:
             log.warning("asking for the committed offsets", reason=str(error))
             self._in_doubt = True
@@ -266,7 +283,14 @@ class Loop:
         known nothing is processed or sent: what is pending may be visible already."""
         known = self._transport.committed(self.pipelines)
         self._in_doubt = False
-        self._settle({source: one.offset for source, one in known.items() if one is not None})
+        # An offset of a topic of that name that is gone says that this commit did not happen.
+        self._settle(
+            {
+                source: one.offset
+                for source, one in known.items()
+                if one is not None and is_of(one, self.pipelines[source].topic_id)
+            }
+        )
 
     def _settle(self, committed: Mapping[TopicPartition, int]) -> None:
         for source, offset in committed.items():
@@ -302,6 +326,9 @@ class Loop:
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
         if self._clock() - self._lag_at >= LAG_S:
+            for source, pipeline in self.pipelines.items():
+                if self._transport.topic_id(source.topic) != pipeline.topic_id:
+                    raise TopicRemade(source, f"The topic {source.topic} was deleted and made again.")
             for source, (_, end) in self._transport.bounds(self.pipelines).items():
                 self._metrics.lag(source, max(0, end - self.pipelines[source].position))
             for source in self.pipelines:

@@ -36,7 +36,10 @@ class Opened:
     @property
     def position(self) -> int:
         """The next record to learn."""
-        return self.begun.start if self.manifest is None else self.manifest.offset
+        if self.manifest is not None:
+            return self.manifest.offset
+        # Without features no record was usable yet: there is nothing to learn again.
+        return self.begun.start if self.task is not None else max(self.begun.start, self.begun.committed)
 
 
 class Opening:
@@ -56,12 +59,10 @@ class Opening:
         """Begin to open a task."""
         self._begun[source] = self._background.submit(self._open, source, config, begun, pins)
 
-    def done(self) -> list[tuple[TopicPartition, Future[Opened]]]:
+    def done(self) -> Iterator[tuple[TopicPartition, Future[Opened]]]:
         """The tasks that are open now, or could not be opened: `result` raises why. Each is given once."""
-        done = [(source, future) for source, future in self._begun.items() if future.done()]
-        for source, _ in done:
-            del self._begun[source]
-        return done
+        for source in [source for source, future in self._begun.items() if future.done()]:
+            yield source, self._begun.pop(source)
 
     def forget(self, source: TopicPartition) -> None:
         """The partition is another's meanwhile."""

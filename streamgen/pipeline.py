@@ -26,6 +26,7 @@ from streamgen.records import Columns, DeadLetter, OutputBatch, RawBatch, Reason
 
 log = structlog.get_logger()
 
+_OF_THE_MACHINE = ("CUDA", "DefaultCPUAllocator", "can't allocate memory")
 MAX_DRIFT_TOLD = 100  # field names that are warned of once; names come from the records and have no bound
 
 
@@ -106,6 +107,11 @@ class Pipeline:
         self.position = end
         return done
 
+    def pass_over(self, position: int) -> None:
+        """The next fetch begins at `position`: what lies before it and was not fed is never delivered."""
+        if not self.queued:
+            self.position = max(self.position, position)
+
     def _until_failure(self, raw: RawBatch) -> int:
         """How many of the records go in one batch: one at which a learner failed goes alone."""
         first = int(raw.offset_N[0])
@@ -121,7 +127,8 @@ class Pipeline:
         except (StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
             raise
         except Exception as error:
-            if isinstance(error, RuntimeError) and "CUDA" in str(error):
+            # Torch has no type of its own for these.
+            if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_THE_MACHINE):
                 raise
             first, end = int(columns.offset_N[0]), int(columns.offset_N[-1]) + 1
             reason = f"{type(error).__name__}: {error}"

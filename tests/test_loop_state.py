@@ -199,6 +199,60 @@ def test_a_topic_that_was_made_again_is_said(store: MemoryStore) -> None:
         again.run(until_read(again, log))
 
 
+def during(log: MemoryLog, store: MemoryStore, policy: str) -> Loop:
+    """A worker whose topic is made again while it works, and is longer than the old one at once."""
+    loop, _ = loop_over(log, store, polls=[20], input={"on_log_gap": policy}, commit_interval_ms=5)
+    loop.run(until_read(loop, log))
+    loop, _ = loop_over(log, store, polls=[20], input={"on_log_gap": policy}, commit_interval_ms=5)
+    loop.turn()
+    remade(log)
+    return loop
+
+
+def patiently(loop: Loop) -> None:
+    """As long as it takes to be noticed."""
+    for _ in range(10):
+        loop.turn()
+        loop._sleep(1)
+
+
+def test_a_topic_that_is_made_again_while_it_is_read_is_said(store: MemoryStore) -> None:
+    log = filled()
+    loop = during(log, store, "fail")
+    with pytest.raises(LogGap, match="deleted and made again"):
+        patiently(loop)
+
+
+def test_a_topic_that_is_made_again_while_it_is_read_may_be_begun_anew(store: MemoryStore) -> None:
+    """What was read of it at the old offset, before it was noticed, has a second result; none is missing."""
+    log = filled()
+    loop = during(log, store, "continue")
+    old = len(log.records("in.scores"))
+    patiently(loop)
+    loop.run(until_read(loop, log))
+    for partition in range(2):
+        found = [json.loads(r.value or b"")["source"]["offset"] for r in log.records("in.scores", partition)]
+        assert set(found[-len(log.records("in", partition)) :]) == set(
+            range(len(log.records("in", partition)))
+        )
+    assert len(log.records("in.scores")) >= old + 300
+
+
+def test_the_committed_offset_of_a_topic_that_is_gone_answers_nothing(store: MemoryStore) -> None:
+    """A commit of unknown outcome that did not happen, the first one to the new topic."""
+    log = filled()
+    loop, _ = loop_over(log, store)
+    loop.run(until_read(loop, log))
+    old = len(log.records("in.scores"))
+    remade(log)
+    anew = {"on_log_gap": "continue"}
+    again, _ = loop_over(
+        log, store, polls=[20], faults=[Fault.UNKNOWN_LOST], input=anew, commit_interval_ms=5
+    )
+    again.run(until_read(again, log))
+    assert len(log.records("in.scores")) == old + 300
+
+
 def test_a_topic_that_was_made_again_may_be_begun_anew(store: MemoryStore) -> None:
     """Also when it is longer than the old one, and through another restart before a checkpoint."""
     log, fresh = filled(), filled()

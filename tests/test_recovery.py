@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain, repeat
 
@@ -9,6 +10,7 @@ import pytest
 
 from streamgen.errors import (
     BrokerUnavailable,
+    Fenced,
     LearnerFailed,
     LogGap,
     PublishAborted,
@@ -49,11 +51,16 @@ class Failing(MemoryTransport):
     errors: Sequence[StreamgenError] = ()
     publishes = 0
 
-    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
+    def publish(
+        self,
+        outputs: Sequence[OutputBatch],
+        offsets: Mapping[TopicPartition, int],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
         self.publishes += 1
         if self.publishes <= len(self.errors):
             raise self.errors[self.publishes - 1]
-        super().publish(outputs, offsets)
+        super().publish(outputs, offsets, topic_ids)
 
 
 def failing(log: MemoryLog, store: MemoryStore, *errors: StreamgenError) -> tuple[Loop, Failing]:
@@ -148,3 +155,119 @@ def test_what_a_person_must_judge_ends_the_worker(store: MemoryStore, kind: type
         loop.run(until_read(loop, log))
     assert transport.publishes == 1
     assert log.records("in.scores") == []
+
+
+def test_a_task_that_is_opened_again_while_it_is_paused_goes_on(
+    store: MemoryStore, uninterrupted: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamgen.loop.MAX_QUEUED", 30)
+    monkeypatch.setattr("streamgen.loop.SLICE_RECORDS", 5)
+    monkeypatch.setattr("streamgen.loop.MAX_PENDING", 10)
+    process, calls = Task.process, 0
+
+    def fails(self: Task, columns: Columns) -> Results:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise ZeroDivisionError("by chance")
+        return process(self, columns)
+
+    monkeypatch.setattr(Task, "process", fails)
+    log = filled()
+    loop, transport = loop_over(log, store, polls=[100], **OFTEN)
+    seen, paused = reopened(loop), []
+    pause = transport.pause
+    transport.pause = lambda sources: (paused.extend(sources), pause(sources))[1]  # type: ignore[method-assign]
+    loop.run(until_read(loop, log))
+    assert seen[0].source in paused
+    assert outputs(log) == uninterrupted
+
+
+def test_an_outage_fills_no_memory(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamgen.loop.MAX_PENDING", 20)
+    monkeypatch.setattr("streamgen.loop.SLICE_RECORDS", 4)
+    log = filled()
+    loop, _ = failing(log, store, *[PublishAborted("no")] * 40)
+    most = 0
+
+    def stopping() -> bool:
+        nonlocal most
+        most = max(most, sum(pipeline.pending_records for pipeline in loop.pipelines.values()))
+        return until_read(loop, log)()
+
+    loop.run(stopping)
+    assert most <= 20 + 2 * 4
+
+
+def test_pins_that_another_fenced_are_asked_again(store: MemoryStore, uninterrupted: Outputs) -> None:
+    """The transport did not raise it, and assigns its partitions again all the same."""
+    log = filled()
+    loop, _ = loop_over(log, store, **OFTEN)
+    get, failures = loop._tasks._pins.get, [Fenced("another worker pins")]
+
+    def unlucky(topic: str, name: str) -> object:
+        if failures:
+            raise failures.pop()
+        return get(topic, name)
+
+    loop._tasks._pins.get = unlucky  # type: ignore[method-assign]
+    positions = loop._tasks._positions
+    positions._pins = loop._tasks._pins
+    loop.run(until_read(loop, log))
+    assert failures == []
+    assert outputs(log) == uninterrupted
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("no"),
+        OSError(28, "no space left"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_failure_of_the_machine_is_no_records_fault(
+    store: MemoryStore, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: Task, columns: Columns) -> Results:
+        raise error
+
+    monkeypatch.setattr(Task, "process", fails)
+    log = filled(bad=False)
+    loop, _ = loop_over(log, store, **OFTEN)
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        loop.run(until_read(loop, log))
+    assert log.records("in.dlq") == []
+
+
+def test_what_is_never_delivered_is_committed_too(store: MemoryStore) -> None:
+    """The marker of a producer's transaction is the last offset of many a topic: the group's lag is 0 all the
+    same, and when retention has passed it nothing is missed."""
+    log = filled()
+    for source in log.partitions("in"):
+        log.skip(source)
+    loop, _ = loop_over(log, store, **OFTEN)
+    loop.run(until_read(loop, log))
+    ends = {source: log.partition(source).end for source in log.partitions("in")}
+    assert log.committed["streamgen"] == ends
+    for source, end in ends.items():
+        log.expire(source, end)
+    again, _ = loop_over(log, store, **OFTEN)
+    again.run(until_read(again, log))
+
+
+def test_dead_letters_alone_need_nothing_of_the_past(store: MemoryStore) -> None:
+    log = MemoryLog()
+    for topic in ("in", "in.scores", "in.anomalies", "in.dlq"):
+        log.create_topic(topic, 1)
+    for n in range(30):
+        log.append("in", b"no JSON", key=b"k", timestamp_ms=n)
+    loop, _ = loop_over(log, store, **OFTEN)
+    loop.run(until_read(loop, log))
+    log.expire(log.partitions("in")[0], 30)
+    log.append("in", b'{"x": 1}', key=b"k", timestamp_ms=31)
+    again, _ = loop_over(log, store, **OFTEN)
+    again.run(until_read(again, log))
+    assert len(log.records("in.dlq")) == 30
+    assert len(log.records("in.scores")) == 1

@@ -82,6 +82,7 @@ class GroupConsumer:
         `client_id` is its name; two live members of one name fence one another."""
         self._kafka, self._topics, self._group, self._client_id = kafka, list(topics), group, client_id
         self._static = static
+        self._connected = False
         self._connect()
 
     def _connect(self) -> None:
@@ -114,10 +115,15 @@ class GroupConsumer:
             log.warning("records are read one by one, which is slow: %s", reason)
         self._changes = _Changes(self._consumer)
         self._consumer.subscribe(self._topics, listener=self._changes)
-        with translated(f"looking for {', '.join(self._topics)}"):
-            # The metadata is there before the group is joined.
-            for topic in self._topics:
-                self._consumer.partitions_for_topic(topic)
+        try:
+            with translated(f"looking for {', '.join(self._topics)}"):
+                # The metadata is there before the group is joined.
+                for topic in self._topics:
+                    self._consumer.partitions_for_topic(topic)
+        except BaseException:
+            self.close()
+            raise
+        self._connected = True
         self._owned: set[TopicPartition] = set()  # as told to the caller
         self._sought: set[TopicPartition] = set()
         self._paused: set[TopicPartition] = set()  # by the caller
@@ -125,6 +131,8 @@ class GroupConsumer:
         self._polled_under: Any = None  # the group metadata captured with the records of the last poll
 
     def poll(self, timeout_s: float, max_records: int, on_revoke: OnRevoke | None = None) -> Polled:
+        if not self._connected:
+            self._connect()
         self._changes.on_revoke = on_revoke
         try:
             with translated(f"reading {', '.join(self._topics)}"):
@@ -158,7 +166,12 @@ class GroupConsumer:
         ]
         gaps = {source: first for source, first in self._gaps.items() if source in self._sought}
         self._gaps = {}
-        return Polled(batches, assigned, revoked, lost, gaps)
+        positions = {
+            source: position
+            for source, position in fastpath.positions(self._consumer).items()
+            if source in self._sought
+        }
+        return Polled(batches, assigned, revoked, lost, gaps, positions=positions)
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         partition = ClientPartition(*source)
@@ -202,6 +215,11 @@ class GroupConsumer:
         }
 
     def topic_id(self, topic: str) -> str:
+        with translated(f"looking for the topic {topic}"):
+            # Metadata that lacks the topic for a moment, as of a broker that has just started, is no answer:
+            # an empty id says that the brokers know none.
+            if not self._consumer.partitions_for_topic(topic):
+                raise BrokerUnavailable(f"The brokers do not know the topic {topic} now.")
         return fastpath.topic_id(self._consumer, topic)
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
@@ -237,10 +255,12 @@ class GroupConsumer:
     def rejoin(self) -> None:
         """`forget`, and join the group as a new member: another process has this one's name.
 
-        With a new client: one that unsubscribes while it is joining may stay without partitions for good.
+        With a new client, at the next poll: one that unsubscribes while it is joining may stay without
+        partitions for good.
         """
+        self.forget()
         self.close()
-        self._connect()
+        self._connected = False
 
     def close(self) -> None:
         """Leave the group; a static member keeps its place for the session timeout."""
@@ -284,7 +304,7 @@ class GroupConsumer:
         return assigned, revoked, lost
 
     def _each(self, act: Any, sources: Iterable[TopicPartition]) -> None:
-        here = self._consumer.assignment()
+        here = self._consumer.assignment() if self._connected else ()
         for source in sources:
             if ClientPartition(*source) in here:
                 act(ClientPartition(*source))

@@ -238,6 +238,16 @@ def membership_lost(consumer: Any) -> bool:
     return bool(consumer._coordinator._generation.is_lost())
 
 
+def positions(consumer: Any) -> dict[SourcePartition, int]:
+    """Where the next fetch of each assigned partition begins. Nobody is asked."""
+    states = dict(consumer._subscription.assignment)  # the I/O thread may change it
+    return {
+        SourcePartition(*partition): int(state.position.offset)
+        for partition, state in states.items()
+        if state.position is not None
+    }
+
+
 def topic_id(consumer: Any, topic: str) -> str:
     """What tells a topic from another one of the same name that was made before or after (KIP-516); empty
     where the brokers know no such ids."""

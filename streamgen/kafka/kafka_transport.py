@@ -68,15 +68,24 @@ class KafkaTransport:
     def partitions(self, topic: str) -> list[TopicPartition]:
         return self._consumer.partitions(topic)
 
-    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
+    def forget(self) -> None:
+        self._consumer.forget()
+
+    def publish(
+        self,
+        outputs: Sequence[OutputBatch],
+        offsets: Mapping[TopicPartition, int],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
         group = self._consumer.group_metadata
         if offsets and (group is None or group.generation_id < 0 or not group.member_id):
             if not self._consumer.revoking:  # in the middle of a poll, which will tell
                 self._consumer.forget()
             raise Fenced("The membership of the group ended: another worker may own the partitions.")
         try:
-            topics = {source.topic for source in offsets}
-            self._producer.publish(outputs, offsets, group, {topic: self.topic_id(topic) for topic in topics})
+            if topic_ids is None:
+                topic_ids = {source.topic: self.topic_id(source.topic) for source in offsets}
+            self._producer.publish(outputs, offsets, group, topic_ids)
         except Fenced:
             if not self._consumer.revoking:
                 self._consumer.rejoin()

@@ -84,7 +84,9 @@ class KafkaPins:
             producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
             try:
                 producer.open()
-                if replace or self.get(topic, name) is None:
+                if key not in self._known:
+                    self._read(end_open=False)  # opening the producer has ended what was open
+                if replace or key not in self._known:
                     target = TopicPartition(state_topic(self._application), PARTITION)
                     now, encoded = int(time.time() * 1000), encode_value(value)
                     producer.publish([OutputBatch(target, [now], [key], [encoded], [[]])])
@@ -97,8 +99,9 @@ class KafkaPins:
                 producer.close()
         raise BrokerUnavailable(f"The pin {name} of {topic} could not be written in {ATTEMPTS} attempts.")
 
-    def _read(self) -> None:
-        """Read the topic to its end as it is now."""
+    def _read(self, end_open: bool = True) -> None:
+        """Read the topic to its end as it is now; `end_open`: a transaction of a pin that is open for long is
+        taken for a killed worker's, and ended."""
         from kafka import KafkaConsumer
         from kafka import TopicPartition as ClientPartition
 
@@ -122,7 +125,7 @@ class KafkaPins:
                 began, ended = time.monotonic(), False
                 while consumer.position(partition) < end:
                     waited = time.monotonic() - began
-                    if waited > DEAD_AFTER_S and not ended:
+                    if end_open and waited > DEAD_AFTER_S and not ended:
                         self._end_open_transaction()
                         ended = True
                     if waited > READ_TIMEOUT_S:
@@ -140,6 +143,8 @@ class KafkaPins:
         producer = TransactionalProducer(self._kafka, f"{self._application}-pins")
         try:
             producer.open()
+        except Fenced:
+            return  # whoever was quicker has ended it
         finally:
             producer.close()
 

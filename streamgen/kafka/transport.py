@@ -24,6 +24,9 @@ class Polled:
     # Partitions whose next record is gone, and the first that there is; they deliver nothing until `seek`.
     gaps: Mapping[TopicPartition, int] = field(default_factory=dict)
     joined: bool = True  # False: the group has not said yet which partitions are this member's
+    # Where the next fetch of each partition that was sought begins: beyond what was delivered, and beyond
+    # what is never delivered (markers of transactions, aborted and compacted records).
+    positions: Mapping[TopicPartition, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,17 @@ class Transport(Offsets, Protocol):
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         """Undo `pause`."""
 
-    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
-        """One transaction: the outputs, and `offsets` (next to read) as the group's position.
+    def forget(self) -> None:
+        """Own nothing any more: the next polls assign again what the group leaves this member."""
+
+    def publish(
+        self,
+        outputs: Sequence[OutputBatch],
+        offsets: Mapping[TopicPartition, int],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
+        """One transaction: the outputs, and `offsets` (next to read) as the group's position. `topic_ids` say
+        of which topic of each name they are (None: of those that there are now), see `Committed`.
 
         Returns when the commit is known. Raises `PublishAborted` (nothing is visible; call again with
         the same), `OutcomeUnknown` (ask `committed`), `Fenced` (drop the tasks), or a `StopError`.

@@ -131,7 +131,7 @@ class KafkaTaskStore:
             self._claim_again(self._stored)
         self._attempt = uuid4().hex
         draft = _Draft(self, self._stored, manifest, learners, self._forget | set(removed), self._attempt)
-        self._producer.publish(draft.batches())
+        self._publish(draft.batches())
         self._stored, self._forget = draft.next, set()
         assert draft.next.manifest is not None
         return draft.next.manifest
@@ -141,8 +141,15 @@ class KafkaTaskStore:
         gone = OutputBatch(
             self._target, [int(time.time() * 1000)], [_key("task", *self._source)], [None], [[]]
         )
-        self._producer.publish([gone])
+        self._publish([gone])
         self._stored = None
+
+    def _publish(self, batches: Iterable[OutputBatch]) -> None:
+        try:
+            self._producer.publish(batches)
+        except OutcomeUnknown as error:
+            # The next write looks which way it went, see `_claim_again`.
+            raise PublishAborted(str(error)) from error
 
     def close(self) -> None:
         self._producer.close()

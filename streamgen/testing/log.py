@@ -98,7 +98,11 @@ class MemoryLog:
         return list(itertools.chain.from_iterable(log.records for log in chosen))
 
     def commit(
-        self, group: str, outputs: Iterable[OutputBatch], offsets: Mapping[TopicPartition, int]
+        self,
+        group: str,
+        outputs: Iterable[OutputBatch],
+        offsets: Mapping[TopicPartition, int],
+        topic_ids: Mapping[str, str] | None = None,
     ) -> None:
         """Write outputs and offsets at once; each written partition also gets a marker, as in Kafka."""
         written = set()
@@ -110,7 +114,8 @@ class MemoryLog:
         for target in written:
             self.skip(target)
         self.committed.setdefault(group, {}).update(offsets)
-        self._committed_of.update({(group, source): self.topic_ids[source.topic] for source in offsets})
+        ids = self.topic_ids if topic_ids is None else topic_ids
+        self._committed_of.update({(group, source): ids[source.topic] for source in offsets})
 
     def committed_by(self, group: str, source: TopicPartition) -> Committed | None:
         """What `Transport.committed` gives."""

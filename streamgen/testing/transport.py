@@ -100,7 +100,8 @@ class MemoryTransport:
         self._to_lose, self._to_revoke, self._to_assign = set(), set(), set()
         batches = self._fetch(max_records)
         gaps, self._gaps = self._gaps, {}
-        return Polled(batches, assigned, revoked, lost, gaps)
+        positions = {source: at for source, at in self._position.items() if at is not None}
+        return Polled(batches, assigned, revoked, lost, gaps, positions=positions)
 
     def seek(self, source: TopicPartition, offset: int) -> None:
         self._check()
@@ -143,7 +144,16 @@ class MemoryTransport:
         self._check()
         return self.log.partitions(topic)
 
-    def publish(self, outputs: Sequence[OutputBatch], offsets: Mapping[TopicPartition, int]) -> None:
+    def forget(self) -> None:
+        self._check()
+        self._forget(self._position)
+
+    def publish(
+        self,
+        outputs: Sequence[OutputBatch],
+        offsets: Mapping[TopicPartition, int],
+        topic_ids: Mapping[str, str] | None = None,
+    ) -> None:
         self._check()
         self._raise_if_void()
         stale = offsets.keys() - self._position.keys()
@@ -159,7 +169,7 @@ class MemoryTransport:
         if fault is Fault.CRASH_BEFORE:
             self._crash()
         if fault is not Fault.UNKNOWN_LOST:
-            self.log.commit(self.group, outputs, offsets)
+            self.log.commit(self.group, outputs, offsets, topic_ids)
             self.published += 1
         if fault in (Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_LOST):
             raise OutcomeUnknown("The answer to the commit was lost (injected).")
@@ -189,7 +199,10 @@ class MemoryTransport:
                 continue
             first = bisect_left(log.records, position, key=lambda record: record.offset)
             taken = log.records[first : first + left]
-            self._position[source] = taken[-1].offset + 1 if taken else position
+            if first + len(taken) == len(log.records):
+                self._position[source] = log.end  # beyond what no reader gets
+            else:
+                self._position[source] = taken[-1].offset + 1 if taken else position
             left -= len(taken)
             if taken:
                 batches.append(_raw_batch(source, taken))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from streamgen.config import KafkaConfig
-from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
+from streamgen.errors import BrokerUnavailable, Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka import consumer as consumer_module
 from streamgen.kafka import fastpath
 from streamgen.kafka import producer as producer_module
@@ -233,3 +233,54 @@ def test_a_partition_taken_while_the_changes_are_read_is_told(rig: Rig) -> None:
     group._changes.gone.append((False, rig.output))  # something to look for
     rig.wait(lambda: rig.input in rig.poll(worker).revoked, seconds=3)
     assert landed
+
+
+def test_a_worker_that_is_fenced_while_no_broker_answers_joins_when_one_does(
+    make_rig: Callable[[KafkaConfig], Rig],
+) -> None:
+    with EmbeddedBroker() as broker:
+        rig = make_rig(KafkaConfig(bootstrap_servers=broker.bootstrap_servers, session_timeout_ms=6000))
+        worker = rig.worker()
+        rig.join(worker)
+        rig.read_one(worker)
+        broker.kill()
+        worker._consumer.rejoin()  # as after a transaction that expired in the outage
+        with pytest.raises(BrokerUnavailable):
+            rig.poll(worker)
+        broker.start()
+
+        def joined() -> bool:
+            try:
+                return rig.input in rig.poll(worker).assigned
+            except BrokerUnavailable:
+                return False
+
+        rig.wait(joined, 40)  # the group waits for the old member's session to end
+        worker.seek(rig.input, 3)
+        seen: list[Any] = []
+        rig.wait(lambda: seen.append(rig.poll(worker)) or seen[-1].batches)
+        assert seen[-1].batches[0].offset_N[0] == 3
+        worker.close()
+
+
+def test_metadata_without_the_topic_is_no_answer(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a broker that has just started. An empty id would begin the topic's history anew."""
+    worker = rig.worker()
+    known = worker.topic_id(rig.input.topic)
+    assert known
+    monkeypatch.setattr(worker._consumer._consumer, "partitions_for_topic", lambda topic: None)
+    with pytest.raises(BrokerUnavailable, match=f"do not know the topic {rig.input.topic} now"):
+        worker.topic_id(rig.input.topic)
+
+
+def test_the_marker_of_a_transaction_is_passed_over(rig: Rig) -> None:
+    """The input's last offset is the marker of its producer's transaction: the position is beyond it."""
+    feeder = producer_module.TransactionalProducer(rig.config.kafka, f"{rig.config.application_id}-feeder")
+    feeder.open()
+    feeder.publish([OutputBatch(rig.input, [0], [None], [b"10"], [[]])])
+    feeder.close()
+    worker = rig.worker()
+    rig.join(worker, 9)
+    seen: list[Any] = []
+    rig.wait(lambda: seen.append(rig.poll(worker)) or seen[-1].positions.get(rig.input) == 12)
+    assert [int(o) for one in seen for batch in one.batches for o in batch.offset_N] == [9, 10]
