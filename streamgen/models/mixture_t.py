@@ -154,7 +154,7 @@ class Quantiles:
         unit = self._root * math.tan(float(np.interp(share, self._share_G, self._angle_G)))
         own_KD = location_KD + unit * spread_KD
         low_D, high_D = own_KD.min(0), own_KD.max(0)
-        for _ in range(30):
+        for _ in range(24):
             middle_D = 0.5 * (low_D + high_D)
             angle_KD = np.arctan((middle_D - location_KD) / spread_KD / self._root)
             below_D = weight_K @ np.interp(angle_KD, self._angle_G, self._share_G) < share

@@ -259,6 +259,7 @@ class RVAE:
             nll += float(np.log(unit_D[seen_D] / now.delta_D[seen_D]).sum())
             dof = self.settings.dof
             strangeness, drift = (ask(value_D, seen_D, dof) for ask in (before.strangeness, before.drift))
+            scores.nll_N[n] = nll
             scores.surprise_NS[n] = nll, strangeness, drift
             quadratic_D = judged.quadratic_ND[0].cpu().numpy()
             scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
