@@ -3,8 +3,8 @@
     level v = (x − mean) / spread,   step y = (x − x before) / δ         (`scale`)
     u = 4 tanh(L_v⁻¹ v / 4),   d = 4 tanh(L_y⁻¹ y / 4)                   (`whitening`)
 
-Records are kept raw and turned into u and d when they are used, so that all of a window is seen with the newest
-statistics. Where a value is missing the record has the last one that came, so its step is zero.
+Records are kept raw and turned into u and d when they are used, so that all of a window is seen with the
+newest statistics. Where a value is missing the record has the last one that came, so its step is zero.
 
 Shapes: D features, C time features, I = 3D + C; an ellipsis stands for any axes before them.
 """
@@ -64,7 +64,9 @@ class Axes:
         """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
         return _finite((value_D - before_D) / self.delta_D)
 
-    def records(self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s) -> Float32s:
+    def records(
+        self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s
+    ) -> Float32s:
         """[..., I] records as the network sees them: u, d, mask, time."""
         # The inverse of a triangle that is never singular; a thousand is the most that it magnifies.
         level_D = self.level(value_D) @ np.linalg.inv(self.level_DD).T
@@ -78,8 +80,8 @@ class Axes:
         return self.records(value_TD, before_TD, seen_TD, time_TC)
 
     def targets(self, value_TD: Floats, seen_TD: Bools) -> tuple[Floats, Bools]:
-        """[..., T, D] what a likelihood looks at, a level and then steps, zero where it does not; and where it
-        does: the step to a feature's first value ever is from nowhere."""
+        """[..., T, D] what a likelihood looks at, a level and then steps, zero where it does not; and where
+        it does: the step to a feature's first value ever is from nowhere."""
         first_D, rest_TD, before_TD = value_TD[..., :1, :], value_TD[..., 1:, :], value_TD[..., :-1, :]
         known_TD = seen_TD.copy()
         known_TD[..., 1:, :] &= ~np.isnan(before_TD)

@@ -30,7 +30,8 @@ class Before(NamedTuple):
 
 
 def warm(network: SequenceVAE, z_BZ: Tensor, input_BTI: Tensor, value_BD: Floats) -> Before:
-    """The decoder led through T ≥ 1 records (teacher forcing), of which `value_BD` is the last in input units."""
+    """The decoder led through T ≥ 1 records (teacher forcing), of which `value_BD` is the last in input
+    units."""
     state_BH = network.begin(z_BZ)
     if input_BTI.shape[1] > 1:
         time_BTC = input_BTI[:, 1:, 3 * network.shape.D :]

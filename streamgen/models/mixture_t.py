@@ -3,10 +3,10 @@
     p(y) = Σ_k π_k t_ν(y; L μ_k, Σ_k),   Σ_k = L diag(s_k²) Lᵀ
 
 L is the Cholesky factor of a second moment (`whitening`), π, μ and s come from a network (a mixture density
-network: Bishop 1994). Seen whole, y is judged by e = L⁻¹ y, feature by feature. Of a y with missing values the
-marginal is a mixture of t's with the seen part of L μ_k and of Σ_k: a QR decomposition of (L diag(s_k))ᵀ without
-the missing columns gives its Cholesky factor without ever squaring the condition of L. The seen features give
-the components new weights and the missing ones their conditional means.
+network: Bishop 1994). Seen whole, y is judged by e = L⁻¹ y, feature by feature. Of a y with missing values
+the marginal is a mixture of t's with the seen part of L μ_k and of Σ_k: a QR decomposition of (L diag(s_k))ᵀ
+without the missing columns gives its Cholesky factor without ever squaring the condition of L. The seen
+features give the components new weights and the missing ones their conditional means.
 
 Shapes: N distributions, K components, D features. Units of y are the caller's; the network's are whitened.
 """
@@ -128,8 +128,8 @@ class MixtureT:
 class Judgement:
     """What N records are worth. `tail_N` is the part of `nll_N` that depends on where in the distribution the
     record lies, averaged over the components as the record weighs them; `quadratic_ND` sums to the squared
-    Mahalanobis distance, averaged likewise. `expected_ND` is the mean of a seen feature before anything is seen,
-    the conditional mean of a missing one."""
+    Mahalanobis distance, averaged likewise. `expected_ND` is the mean of a seen feature before anything is
+    seen, the conditional mean of a missing one."""
 
     nll_N: Tensor
     tail_N: Tensor

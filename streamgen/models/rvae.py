@@ -1,18 +1,19 @@
 """rvae: a recurrent variational autoencoder of the last T records, learned online.
 
-The network and its loss are in `sequence_vae`, the units in `axes`. Record n is scored in the window that ends at
-n, with n hidden from the encoder:
+The network and its loss are in `sequence_vae`, the units in `axes`. Record n is scored in the window that
+ends at n, with n hidden from the encoder:
 
     ẑ = mean of q(z | x_{n−T+1} … x_{n−1}, n hidden),   p(x_n | ẑ, x_{n−T+1} … x_{n−1})
 
-Training hides from the encoder as many of a window's newest records as a draw says, none to a quarter, so that z is
-what the past tells of the whole window. Any q gives a lower bound, so the loss stays one.
+Training hides from the encoder as many of a window's newest records as a draw says, none to a quarter, so
+that z is what the past tells of the whole window. Any q gives a lower bound, so the loss stays one.
 
-`light` makes one update at the end of each window. `full` keeps a uniform sample of all windows that ever were
-(Vitter 1985, algorithm R) and makes several updates a window, each on a minibatch of the newest and kept ones.
-Sequences come from averaged weights (Polyak & Juditsky 1992), scores from the newest.
+`light` makes one update at the end of each window. `full` keeps a uniform sample of all windows that ever
+were (Vitter 1985, algorithm R) and makes several updates a window, each on a minibatch of the newest and kept
+ones. Sequences come from averaged weights (Polyak & Juditsky 1992), scores from the newest.
 
-Shapes: B windows, T records of a window, D features, Z latent dimensions, R kept windows, C time features, I inputs.
+Shapes: B windows, T records of a window, D features, Z latent dimensions, R kept windows, C time features, I
+inputs.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from streamgen.models.slab import Slab
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
+Raw = tuple[Floats, Bools, Float32s]  # records as they came: value filled, there or not, time
 _WEEK_MS = 7 * 86_400_000.0
 
 
@@ -64,7 +66,9 @@ class Settings(BaseModel):
     kl_weight: float = Field(1.0, ge=0, description="Weight of the KL term after annealing.")
     kl_annealing: int = Field(200, ge=1, description="Updates over which that weight grows from 0.")
     free_bits: float = Field(0.02, ge=0, description="Nats of each latent dimension that cost nothing less.")
-    ema: float = Field(0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from.")
+    ema: float = Field(
+        0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from."
+    )
     reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
@@ -171,7 +175,7 @@ class RVAE:
                 new_BTC = np.tile(future_TC[t : t + ahead], (count, 1, 1))
                 past = slice(-(self.T - new_BTC.shape[1]), None)
                 parts = value_BTD[:, past], seen_BTD[:, past], time_BTC[:, past]
-                input_BTI = self._tensor(now.window(*_hidden(*parts, new_BTC)))
+                input_BTI = self._tensor(now.window(*_hidden(parts, new_BTC)))
                 mean_BZ, log_scale_BZ = network.encode(input_BTI)
                 z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
                 before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0][:, -1])
@@ -194,9 +198,10 @@ class RVAE:
             return free_run(network, now, z_BZ, None, time_BTC.reshape(count, length, -1), drawn(noise))
 
     def reconstruct(self, slab: Slab, row: int, window_TD: Floats) -> Floats:
-        """[T, D] what the latent keeps of a window, NaN where missing: the decoder's own expectations from the
-        mean of q(z | window). The window counts as one that ends at the learner's newest record."""
-        return self.interpolate(slab, row, window_TD, window_TD, 1)[0]
+        """[T, D] what the latent keeps of a window, NaN where missing: the decoder's own expectations from
+        the mean of q(z | window). The window counts as one that ends at the learner's newest record."""
+        reconstructed_1TD = self.interpolate(slab, row, window_TD, window_TD, 1)
+        return np.asarray(reconstructed_1TD[0])
 
     def interpolate(self, slab: Slab, row: int, from_TD: Floats, to_TD: Floats, steps: int) -> Floats:
         """[steps, T, D] reconstructions from evenly spaced z, the first window's to the second's."""
@@ -209,8 +214,8 @@ class RVAE:
             return free_run(network, now, z_BZ, None, time_BTC, expected(np.full_like(from_TD, np.nan)))
 
     def impute(self, slab: Slab, row: int, window_TD: Floats) -> Floats:
-        """[T, D] the window with its missing values (NaN) filled: z from the values that are there, then record
-        by record the mean given z, the records before, and the record's own other values."""
+        """[T, D] the window with its missing values (NaN) filled: z from the values that are there, then
+        record by record the mean given z, the records before, and the record's own other values."""
         network, now = self._averaged(slab, row)
         with torch.inference_mode():
             z_1Z = self._latent(slab, row, network, now, window_TD)
@@ -229,9 +234,7 @@ class RVAE:
     _WINDOW = ("window_value_TD", "window_seen_TD", "window_time_TC")
     _KEPT = ("kept_value_RTD", "kept_seen_RTD", "kept_time_RTC")
 
-    def _score(
-        self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
-    ) -> None:
+    def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
         """Score record n against the state before it, and write the result into `scores`."""
         before, now = Scale.of(slab, row), Axes.of(slab, row)
         known_D = before.count_D > 0
@@ -239,8 +242,8 @@ class RVAE:
         network = self._network(slab.tensor("weights_P")[row], now)
         fill = int(slab.host("window_fill")[row])
         past = slice(max(fill - self.T + 1, 0), fill)
-        parts = tuple(slab.host(name)[row, past][None] for name in self._WINDOW)
-        input_1TI = self._tensor(now.window(*_hidden(*parts, time_C[None, None])))
+        parts = self._window(slab, row, past)
+        input_1TI = self._tensor(now.window(*_hidden(parts, time_C[None, None])))
         if fill:
             z_1Z, _ = network.encode(input_1TI)
             last = warm(network, z_1Z, input_1TI[:, :-1], parts[0][:, -1])
@@ -264,10 +267,13 @@ class RVAE:
             quadratic_D = judged.quadratic_ND[0].cpu().numpy()
             scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
         weight_K = torch.exp(mixture.log_weight_NK[0].double()).cpu().numpy()
-        location_KD, spread_KD = mixture.location_NKD()[0].cpu().numpy(), mixture.spread_NKD()[0].cpu().numpy()
+        location_KD = mixture.location_NKD()[0].cpu().numpy()
+        spread_KD = mixture.spread_NKD()[0].cpu().numpy()
         of_D = np.where(known_D, origin_D, np.nan)
         scores.expected_ND[n] = of_D + unit_D * judged.expected_ND[0].cpu().numpy()
-        low_D, high_D = (self._quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95))
+        low_D, high_D = (
+            self._quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95)
+        )
         scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
@@ -314,12 +320,14 @@ class RVAE:
         slab.host("draws")[row] += 1
         draw = int(slab.host("draws")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.update", draw)
-        parts = tuple(slab.host(name)[row][None] for name in self._WINDOW)
+        value_BTD, seen_BTD, time_BTC = self._window(slab, row, slice(None))
         if self.kept:
             slot_B = noise.integers(min(int(slab.host("windows")[row]), self.kept), size=self.batch - 1)
-            kept = (slab.host(name)[row][slot_B] for name in self._KEPT)
-            parts = tuple(np.concatenate(pair) for pair in zip(parts, kept, strict=True))
-        loss, gradient_P = self.loss_and_gradient(slab, row, *parts, noise)
+            value_RTD, seen_RTD, time_RTC = (slab.host(name)[row] for name in self._KEPT)
+            value_BTD = np.concatenate([value_BTD, value_RTD[slot_B]])
+            seen_BTD = np.concatenate([seen_BTD, seen_RTD[slot_B]])
+            time_BTC = np.concatenate([time_BTC, time_RTC[slot_B]])
+        loss, gradient_P = self.loss_and_gradient(slab, row, (value_BTD, seen_BTD, time_BTC), noise)
         weights_P, updates = slab.tensor("weights_P")[row], slab.host("updates")
         done = math.isfinite(loss) and adam_step(
             weights_P,
@@ -340,10 +348,10 @@ class RVAE:
         return loss
 
     def loss_and_gradient(
-        self, slab: Slab, row: int, value_BTD: Floats, seen_BTD: Bools, time_BTC: Float32s,
-        noise: np.random.Generator,
-    ) -> tuple[float, Tensor]:  # fmt: skip
+        self, slab: Slab, row: int, windows_B: Raw, noise: np.random.Generator
+    ) -> tuple[float, Tensor]:
         """The loss on a minibatch (`sequence_vae`) and its gradient [P]."""
+        value_BTD, seen_BTD, time_BTC = windows_B
         B, settings = len(value_BTD), self.settings
         with np.errstate(over="ignore"):
             now = Axes.of(slab, row)
@@ -365,6 +373,11 @@ class RVAE:
         loss = network.loss(windows, eps_BZ, settings.kl_weight * annealed, settings.free_bits)
         (gradient_P,) = torch.autograd.grad(loss, weights_P)
         return float(loss.detach()), gradient_P
+
+    def _window(self, slab: Slab, row: int, part: slice) -> Raw:
+        """The newest records, of one window, [1, ...]."""
+        value_TD, seen_TD, time_TC = (slab.host(name)[row, part] for name in self._WINDOW)
+        return value_TD[None], seen_TD[None], time_TC[None]
 
     def _network(self, weights_P: Tensor, now: Axes) -> SequenceVAE:
         factors = self._tensor(now.level_DD), self._tensor(now.step_DD)
@@ -392,10 +405,9 @@ class RVAE:
         return torch.from_numpy(array).to(self.device)
 
 
-def _hidden(
-    value_BTD: Floats, seen_BTD: Bools, time_BTC: Float32s, new_BSC: Floats | Float32s
-) -> tuple[Floats, Bools, Floats | Float32s]:
+def _hidden(known_BT: Raw, new_BSC: Floats | Float32s) -> Raw:
     """Windows with S records more, of which only the time is known."""
+    value_BTD, seen_BTD, time_BTC = known_BT
     S = new_BSC.shape[1]
     value_BSD = np.repeat(value_BTD[:, -1:], S, axis=1)
     unseen_BSD = np.zeros((len(value_BTD), S, value_BTD.shape[2]), dtype=np.bool_)
@@ -404,5 +416,5 @@ def _hidden(
     return (
         np.concatenate([value_BTD, value_BSD], axis=1),
         np.concatenate([seen_BTD, unseen_BSD], axis=1),
-        np.concatenate([time_BTC, new_BSC], axis=1),
+        np.concatenate([time_BTC, new_BSC], axis=1, dtype=np.float32),
     )

@@ -8,9 +8,9 @@
     skip: every mean moves by [u, d]_{t−1} S
 
 u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
-the time features; mixtures are those of `mixture_t`. Sequence autoencoders with one latent a sequence: Fabius &
-van Amersfoort 2014, "Variational recurrent auto-encoders"; a decoder that also sees the records before: Bowman
-et al. 2016, "Generating sentences from a continuous space".
+the time features; mixtures are those of `mixture_t`. Sequence autoencoders with one latent a sequence: Fabius
+& van Amersfoort 2014, "Variational recurrent auto-encoders"; a decoder that also sees the records before:
+Bowman et al. 2016, "Generating sentences from a continuous space".
 
     loss = (−Σ_t log p(x_t | z, x_<t) + β Σ_j max(KL_j, λ)) / number of seen values,   z = ζ + τ ε
 
@@ -45,7 +45,8 @@ class Shape:
 
     @property
     def parameters(self) -> Shapes:
-        """Where one is a matrix that multiplies from the right its inputs come first; torch's GRU has them last."""
+        """Where one is a matrix that multiplies from the right its inputs come first; torch's GRU has them
+        last."""
         D, H, Z, K, C = self.D, self.H, self.Z, self.K, self.C
         G, O = 3 * H, K * (1 + 2 * D)  # noqa: E741
         return {
@@ -164,7 +165,7 @@ class SequenceVAE:
 
     def _mixture(self, out_NO: Tensor, skip_ND: Tensor | None, axes_DD: Tensor) -> MixtureT:
         K, D = self.shape.K, self.shape.D
-        weight_NK, mean_NO, scale_NO = out_NO.split([K, K * D, K * D], dim=1)
+        weight_NK, mean_NO, scale_NO = torch.split(out_NO, [K, K * D, K * D], dim=1)
         mean_NKD = mean_NO.view(-1, K, D)
         if skip_ND is not None:
             mean_NKD = mean_NKD + skip_ND.unsqueeze(1)
@@ -174,9 +175,9 @@ class SequenceVAE:
 
 
 def initial(shape: Shape, drawn_P: Tensor) -> Tensor:
-    """Weights from numbers uniform in ±1, in place: divided by the root of the number of inputs (of the GRU by
-    that of hidden units, as torch has it), a tenth of it before a mixture, biases zero. A mixture's components
-    begin with scales from e⁻¹·⁵ to e, for equal ones would stay equal."""
+    """Weights from numbers uniform in ±1, in place: divided by the root of the number of inputs (of the GRU
+    by that of hidden units, as torch has it), a tenth of it before a mixture, biases zero. A mixture's
+    components begin with scales from e⁻¹·⁵ to e, for equal ones would stay equal."""
     w = flat_views(shape.parameters, drawn_P)
     for name, view in w.items():
         if "bias" in name or name == "skip_2DD":

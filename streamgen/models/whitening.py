@@ -1,13 +1,13 @@
 """Which combinations of a learner's features move together: a running second moment and its Cholesky factor.
 
-    M_ij ← M_ij + r_ij (u_i u_j − M_ij),   r_ij = 1 / min(n_ij, MEMORY)       over records that have both i and j
+    M_ij ← M_ij + r_ij (u_i u_j − M_ij),   r_ij = 1 / min(n_ij, MEMORY)       over records that have both
     M ≈ L Lᵀ,   e = L⁻¹ u has uncorrelated entries of mean square one (Kessy, Lewin & Strimmer 2018)
 
-u are features in units of their scales (`scale`), so that neither units nor outliers enter. Equal columns, and
-any collinear ones, make M singular, and moments over different records may make it indefinite: a ridge relative
-to the diagonal is added. It keeps a direction in which nothing happens at a thousandth of the width of the
-others, so that values drawn there move together as the stream's do. Averages over all records while there are
-few, exponential later, as the scales are. D features, N records.
+u are features in units of their scales (`scale`), so that neither units nor outliers enter. Equal columns,
+and any collinear ones, make M singular, and moments over different records may make it indefinite: a ridge
+relative to the diagonal is added. It keeps a direction in which nothing happens at a thousandth of the width
+of the others, so that values drawn there move together as the stream's do. Averages over all records while
+there are few, exponential later, as the scales are. D features, N records.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The mixture of t's against SciPy's multivariate t, whole and with missing values, and against its own draws."""
+"""The mixture of t's against SciPy's multivariate t, whole and with missing values, and against its own
+draws."""
 
 import numpy as np
 import pytest
@@ -42,7 +43,9 @@ def oracle(p: MixtureT, n: int, y_D: np.ndarray, seen_D: np.ndarray) -> float:
 
 def records() -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(2)
-    seen_ND = np.array([[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]], bool)
+    seen_ND = np.array(
+        [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0], [1, 1, 1, 1], [0, 1, 0, 1], [1, 1, 1, 0]], bool
+    )
     return torch.from_numpy(2 * rng.normal(size=(N, D)) * seen_ND), torch.from_numpy(seen_ND)
 
 
@@ -90,7 +93,9 @@ def test_expected_is_the_mean_before_and_the_conditional_mean_where_missing() ->
 def test_the_parts_of_the_distance_do_not_depend_on_the_order_of_the_features() -> None:
     """The same distribution, factored anew after the features are swapped."""
     p, (y_ND, seen_ND) = made(), records()
-    one = MixtureT(*(part[:1, :1] for part in (p.log_weight_NK, p.mean_NKD, p.log_scale_NKD)), p.factor_DD, DOF)
+    one = MixtureT(
+        *(part[:1, :1] for part in (p.log_weight_NK, p.mean_NKD, p.log_scale_NKD)), p.factor_DD, DOF
+    )
     m_D, S_DD = component(one, 0, 0)
     order = [2, 0, 3, 1]
     L = np.linalg.cholesky(S_DD[np.ix_(order, order)])
@@ -121,13 +126,17 @@ def test_thin_axes_stay_exact_with_a_missing_value() -> None:
 def test_draws_have_the_mixtures_mean_and_covariance() -> None:
     count, dof = 200_000, 12.0
     one = made(2, 1, dof)
-    parts = (part[:1].expand(count, *part.shape[1:]) for part in (one.log_weight_NK, one.mean_NKD, one.log_scale_NKD))
+    parts = (
+        part[:1].expand(count, *part.shape[1:])
+        for part in (one.log_weight_NK, one.mean_NKD, one.log_scale_NKD)
+    )
     y_ND = MixtureT(*parts, one.factor_DD, dof).draw(np.random.default_rng(0)).numpy()
     weight_K = np.exp(one.log_weight_NK[0].numpy())
     both = [component(one, 0, k) for k in range(K)]
     mean_D = sum(w * m_D for w, (m_D, _) in zip(weight_K, both, strict=True))
     second_DD = sum(
-        w * (dof / (dof - 2) * S_DD + np.outer(m_D, m_D)) for w, (m_D, S_DD) in zip(weight_K, both, strict=True)
+        w * (dof / (dof - 2) * S_DD + np.outer(m_D, m_D))
+        for w, (m_D, S_DD) in zip(weight_K, both, strict=True)
     )
     np.testing.assert_allclose(y_ND.mean(0), mean_D, atol=0.02)
     np.testing.assert_allclose(y_ND.T @ y_ND / count, second_DD, rtol=0.03, atol=0.03)

@@ -88,7 +88,9 @@ def test_nll_is_the_sum_over_records_computed_one_by_one() -> None:
         return np.log(
             sum(
                 float(weight_K[k])
-                * multivariate_t(L @ mean_KD[k].numpy(), L @ np.diag(scale_KD[k].numpy() ** 2) @ L.T, df=6.0).pdf(y_D)
+                * multivariate_t(
+                    L @ mean_KD[k].numpy(), L @ np.diag(scale_KD[k].numpy() ** 2) @ L.T, df=6.0
+                ).pdf(y_D)
                 for k in range(K)
             )
         )
