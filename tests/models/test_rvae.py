@@ -12,6 +12,7 @@ from streamgen.models.axes import Axes
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.rvae import RVAE, Settings
+from streamgen.models.sequence_vae import SequenceVAE, Windows
 from streamgen.models.slab import Slab
 from streamgen.records import Columns, Floats, TopicPartition
 from streamgen.windows import Clock, Ticks
@@ -103,8 +104,6 @@ def test_the_reservoir_is_algorithm_r() -> None:
 
 def test_a_score_is_what_the_record_adds_to_the_windows_nll() -> None:
     """By the teacher-forced likelihood of the window with and without the record."""
-    from streamgen.models.sequence_vae import Windows
-
     model, slab = made()
     value_ND = walk(60)
     run(model, slab, value_ND[:59])
@@ -354,3 +353,31 @@ def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
         * RVAE(Settings(name="rvae", hidden=8, latent=2, components=2), 2, WindowConfig(), "cpu").shape.size
     )
     assert light.bytes_per_learner - weights - window < 500
+
+
+def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """None to a quarter of them (T = 8: two); the decoder and the likelihood see all."""
+    learned_from: list[Windows] = []
+    bound = SequenceVAE.loss
+
+    def loss(self: SequenceVAE, windows: Windows, *rest: object) -> torch.Tensor:
+        learned_from.append(windows)
+        return bound(self, windows, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SequenceVAE, "loss", loss)
+    model, slab = made(stride=1)
+    run(model, slab, walk(T + 60))
+    counts = []
+    for one in learned_from:
+        shown_T = one.hidden_BTI[0, :, 4] == 1  # the mask
+        count = int((~shown_T).sum())
+        counts.append(count)
+        assert torch.equal(one.hidden_BTI[:, shown_T], one.input_BTI[:, shown_T])
+        assert not count or bool((~shown_T[-count:]).all())
+        last_level = one.input_BTI[0, T - count - 1, :2]
+        assert (one.hidden_BTI[0, T - count :, :2] == last_level).all()
+        assert (one.hidden_BTI[0, T - count :, 2:6] == 0).all()  # no step, no mask
+        assert torch.equal(one.hidden_BTI[..., 6:], one.input_BTI[..., 6:])  # times are known
+        assert one.seen_BTD.all()
+        assert (one.input_BTI[..., 4:6] == 1).all()
+    assert set(counts) == {0, 1, 2}
