@@ -381,3 +381,16 @@ def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: p
         assert one.seen_BTD.all()
         assert (one.input_BTI[..., 4:6] == 1).all()
     assert set(counts) == {0, 1, 2}
+
+
+def test_a_features_first_value_is_not_judged_and_spoils_nothing() -> None:
+    value_ND = walk(60)
+    value_ND[:40, 1] = np.nan
+    scores = run(*made(), value_ND)
+    assert np.isnan(scores.nll_N[0])
+    assert (scores.contribution_ND[0] == 0).all()
+    assert np.isfinite(scores.nll_N[1:]).all()
+    assert np.isnan(scores.expected_ND[:41, 1]).all()
+    assert scores.contribution_ND[40, 1] == 0
+    assert scores.contribution_ND[41, 1] != 0
+    assert np.isfinite(scores.expected_ND[41:]).all()
