@@ -160,8 +160,10 @@ class SequenceVAE:
     def _gru(self, name: str, input_BTI: Tensor, state_1BH: Tensor) -> Tensor:
         kinds = ("GI", "GH", "input_bias_G", "hidden_bias_G")
         weights = [self.w[f"{name}_{kind}"] for kind in kinds]
-        # True: has biases; one layer, no dropout, not torch's training mode, one direction, batch first.
-        return torch.gru(input_BTI, state_1BH, weights, True, 1, 0.0, False, False, True)[0]
+        # cuDNN's GRU warns unless all weights lie in a piece of its own: on a GPU, torch's is used.
+        with torch.backends.cudnn.flags(enabled=False):
+            # True: has biases; one layer, no dropout, not torch's training mode, one direction, batch first.
+            return torch.gru(input_BTI, state_1BH, weights, True, 1, 0.0, False, False, True)[0]
 
     def _mixture(self, out_NO: Tensor, skip_ND: Tensor | None, axes_DD: Tensor) -> MixtureT:
         K, D = self.shape.K, self.shape.D
