@@ -137,7 +137,10 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
         ("detect series.csv --out no/o.csv", "Cannot write no/o.csv: there is no folder no; make it first."),
         ("detect series.csv --out .", "Cannot write .: it is a folder."),
         ("detect series.csv --out series.csv", "The scores would replace their input series.csv"),
-        ("detect series.csv --out o.csv --model lstm", "there is no model 'lstm' Known: stream_ae, river."),
+        (
+            "detect series.csv --out o.csv --model lstm",
+            "there is no model 'lstm' Known: stream_ae, rvae, river.",
+        ),
         ("detect series.csv --out o.csv --config no.yaml", "there is no configuration file no.yaml"),
         ("fit series.csv --state series.csv", "Cannot write the state"),
         ("generate --state none --out x.npz", "There is no state under none: learn one first"),

@@ -21,7 +21,8 @@ ConfigFile = Annotated[
     typer.Option("--config", metavar="FILE", help="Configuration file, for TLS and SASL for example."),
 ]
 Model = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="Model to learn with: stream_ae or river.")
+    str | None,
+    typer.Option("--model", metavar="NAME", help="Model to learn with: stream_ae or rvae or river."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of all noise.")]
 Device = Annotated[str, typer.Option("--device", help="Where the model lives: auto, cpu or cuda.")]

@@ -10,11 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from streamgen.config import WindowConfig
 from streamgen.errors import ConfigError
-from streamgen.models import river, stream_ae
+from streamgen.models import river, rvae, stream_ae
 from streamgen.models.online import OnlineModel
 
 _MODELS: dict[str, tuple[type[BaseModel], Callable[[Any, int, WindowConfig, str], OnlineModel]]] = {
     "stream_ae": (stream_ae.Settings, stream_ae.StreamAE),
+    "rvae": (rvae.Settings, rvae.RVAE),
     "river": (river.Settings, river.RiverDetector),
 }
 

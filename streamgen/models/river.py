@@ -113,7 +113,7 @@ class RiverDetector:
 
     def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
         """River's detectors have no distribution to draw from. Raises `InputError`."""
-        raise InputError("The model river only detects; generate with stream_ae.")
+        raise InputError("The model river only detects; generate with stream_ae or rvae.")
 
     def _plant(self, learner: Learner) -> Any:
         from river import anomaly  # imports pandas-like weight: only where it is used

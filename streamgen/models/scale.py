@@ -57,7 +57,7 @@ class Scale(NamedTuple):
     def strangeness(self, value_D: Floats, seen_D: Bools, dof: float) -> float:
         """How strange the seen values are for the stream at all, whatever came before: the tail term of
         their −log Student-t around the running means, in nats. NaN when no seen feature has a history."""
-        return self._tail(value_D, self._unit(), seen_D, dof)
+        return self._tail(value_D, self.unit(), seen_D, dof)
 
     def drift(self, value_D: Floats, seen_D: Bools, dof: float) -> float:
         """`strangeness` of the level of the last `RECENT` records, this one included, among such levels."""
@@ -73,9 +73,9 @@ class Scale(NamedTuple):
 
     def level(self, value_D: Floats) -> Floats:
         """Value in units of spread around the running mean, bounded to ±4."""
-        return np.asarray(4.0 * np.tanh((value_D - self.mean_D) / self._unit() / 4.0))
+        return np.asarray(4.0 * np.tanh((value_D - self.mean_D) / self.unit() / 4.0))
 
-    def _unit(self) -> Floats:
+    def unit(self) -> Floats:
         """Unit of a level, > 0."""
         return self._at_least(self.spread_D)
 

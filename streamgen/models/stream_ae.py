@@ -40,12 +40,14 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import scale
 from streamgen.models.adam import adam_step
+from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
+from streamgen.models.flat import flat_size, flat_views
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
-from streamgen.models.slab import Slab, padded
+from streamgen.models.slab import Slab
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
@@ -79,17 +81,12 @@ class Shape:
 
     @property
     def size(self) -> int:
-        """Length of the flat vector; every parameter starts on a 64-byte line."""
-        return sum(padded(math.prod(shape)) for shape in self.parameters.values())
+        """Length of the flat vector."""
+        return flat_size(self.parameters)
 
     def views(self, flat_P: Tensor) -> dict[str, Tensor]:
         """The parameters by name, as views of the flat vector."""
-        views, start = {}, 0
-        for name, shape in self.parameters.items():
-            length = math.prod(shape)
-            views[name] = flat_P[start : start + length].view(shape)
-            start += padded(length)
-        return views
+        return flat_views(self.parameters, flat_P)
 
 
 def step_gru(w: dict[str, Tensor], hidden_1H: Tensor, input_1G: Tensor) -> Tensor:
@@ -128,16 +125,6 @@ def window_loss(
     known_TF = torch.cat([torch.cat(hidden), skip_T2D, time_TC], 1)
     scored = likelihood(predict(w, known_TF, skip_T2D, dof), target_TD, seen_TD)
     return scored.nll_B.sum() / seen_TD.sum().clamp_min(1.0)
-
-
-def _shares(nll: float, tail: float, quadratic_D: Floats, seen_D: Bools) -> Floats:
-    """Each seen feature's part of a record's nll: the tail term in proportion to the feature's part
-    e_d (Σ⁻¹e)_d of the squared Mahalanobis distance, the rest in equal parts. Adds up to `nll`, and does
-    not depend on the order of the features. A part may be negative where features are correlated."""
-    equal_D = seen_D / seen_D.sum()
-    square = float(quadratic_D.sum())
-    shares_D = equal_D * (nll - tail) + tail * (quadratic_D / square if square > 0 else equal_D)
-    return np.asarray(shares_D)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +331,7 @@ class StreamAE:
             dof = self.settings.dof
             strangeness, drift = (ask(value_D, seen_D, dof) for ask in (now.strangeness, now.drift))
             scores.surprise_NS[n] = nll, strangeness, drift
-            scores.contribution_ND[n] = _shares(nll, tail, quadratic_D, seen_D)
+            scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
         centre_D = np.where(first_D, np.nan, now.last_D + delta_D * expected_D)
         scores.expected_ND[n] = centre_D
         scores.low_ND[n] = centre_D - self._t90 * delta_D * scale_D

@@ -21,6 +21,7 @@ from streamgen.state.checkpoint import Fields, learner_hash
 N, D = 480, 2
 SMALL: dict[str, dict[str, object]] = {
     "stream_ae": {"hidden": 4},
+    "rvae": {"hidden": 4, "latent": 2, "components": 2},
     "river": {"n_trees": 2, "height": 3, "window_size": 20},
 }
 MINUTE = 60_000

@@ -12,6 +12,7 @@ from streamgen.records import Columns, Floats, TopicPartition
 N, D = 700, 2
 SMALL: dict[str, dict[str, object]] = {
     "stream_ae": {"hidden": 8},
+    "rvae": {"hidden": 8, "latent": 2, "components": 2},
     "river": {"n_trees": 3, "height": 4, "window_size": 100},
 }
 

@@ -107,15 +107,6 @@ def test_the_feature_that_did_it_contributes_most() -> None:
     assert run(model, slab, value_ND).contribution_ND[299].argmax() == 2
 
 
-def test_order_of_the_features_does_not_matter_to_the_shares() -> None:
-    from streamgen.models.stream_ae import _shares
-
-    quadratic_D, seen_D = np.array([1.0, -0.25, 3.0]), np.array([True, True, True])
-    shares_D = _shares(4.0, 2.5, quadratic_D, seen_D)
-    order = [2, 0, 1]
-    np.testing.assert_allclose(_shares(4.0, 2.5, quadratic_D[order], seen_D), shares_D[order])
-
-
 def test_a_gradient_that_is_not_finite_skips_the_update() -> None:
     model, slab = made(D=1)
     run(model, slab, np.random.default_rng(0).normal(size=(7, 1)))

@@ -1,0 +1,93 @@
+"""Between a learner's records and what its sequence model sees: units and uncorrelated axes, as they stand.
+
+    level v = (x − mean) / spread,   step y = (x − x before) / δ         (`scale`)
+    u = 4 tanh(L_v⁻¹ v / 4),   d = 4 tanh(L_y⁻¹ y / 4)                   (`whitening`)
+
+Records are kept raw and turned into u and d when they are used, so that all of a window is seen with the
+newest statistics. Where a value is missing the record has the last one that came, so its step is zero.
+
+Shapes: D features, C time features, I = 3D + C; an ellipsis stands for any axes before them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamgen.models import whitening
+from streamgen.models.scale import Scale
+from streamgen.models.slab import Field, Slab
+from streamgen.models.whitening import Whitening
+from streamgen.records import Bools, Floats
+
+Float32s = NDArray[np.float32]
+_LARGEST = 1e6  # units; a model's arithmetic is float32
+
+
+def fields(D: int) -> dict[str, Field]:
+    """The state of the axes; that of the scales is `scale`'s."""
+    return {**whitening.fields("level", D), **whitening.fields("step", D)}
+
+
+def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
+    """Take one record into scales and axes; missing values leave their feature as it is."""
+    now = Scale.of(slab, row)
+    before_D = now.last_D.copy()
+    now.observe(value_D, there_D)
+    Whitening.of(slab, row, "level").observe((value_D - now.mean_D) / now.unit(), there_D)
+    Whitening.of(slab, row, "step").observe((value_D - before_D) / now.delta(), there_D & ~np.isnan(before_D))
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """One learner's units, and the Cholesky factors of the second moments of its levels and steps."""
+
+    mean_D: Floats
+    unit_D: Floats
+    delta_D: Floats
+    level_DD: Floats
+    step_DD: Floats
+
+    @classmethod
+    def of(cls, slab: Slab, row: int) -> Axes:
+        now = Scale.of(slab, row)
+        level_DD, step_DD = (Whitening.of(slab, row, name).factor() for name in ("level", "step"))
+        return cls(now.mean_D.copy(), now.unit(), now.delta(), level_DD, step_DD)
+
+    def level(self, value_D: Floats) -> Floats:
+        """[..., D] values as levels; zero where there never was a value (NaN)."""
+        return _finite((value_D - self.mean_D) / self.unit_D)
+
+    def step(self, value_D: Floats, before_D: Floats) -> Floats:
+        """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
+        return _finite((value_D - before_D) / self.delta_D)
+
+    def records(
+        self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s
+    ) -> Float32s:
+        """[..., I] records as the network sees them: u, d, mask, time."""
+        # The inverse of a triangle that is never singular; a thousand is the most that it magnifies.
+        level_D = self.level(value_D) @ np.linalg.inv(self.level_DD).T
+        step_D = self.step(value_D, before_D) @ np.linalg.inv(self.step_DD).T
+        parts = (4.0 * np.tanh(level_D / 4.0), 4.0 * np.tanh(step_D / 4.0), seen_D, time_C)
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
+
+    def window(self, value_TD: Floats, seen_TD: Bools, time_TC: Floats | Float32s) -> Float32s:
+        """[..., T, I] records of windows. The first has no record before it that the window knows."""
+        before_TD = np.concatenate([value_TD[..., :1, :], value_TD[..., :-1, :]], axis=-2)
+        return self.records(value_TD, before_TD, seen_TD, time_TC)
+
+    def targets(self, value_TD: Floats, seen_TD: Bools) -> tuple[Floats, Bools]:
+        """[..., T, D] what a likelihood looks at, a level and then steps, zero where it does not; and where
+        it does: the step to a feature's first value ever is from nowhere."""
+        first_D, rest_TD, before_TD = value_TD[..., :1, :], value_TD[..., 1:, :], value_TD[..., :-1, :]
+        known_TD = seen_TD.copy()
+        known_TD[..., 1:, :] &= ~np.isnan(before_TD)
+        target_TD = np.concatenate([self.level(first_D), self.step(rest_TD, before_TD)], axis=-2)
+        return np.where(known_TD, target_TD, 0.0), known_TD
+
+
+def _finite(unit_D: Floats) -> Floats:
+    return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -_LARGEST, _LARGEST))

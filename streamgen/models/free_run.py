@@ -1,0 +1,87 @@
+"""A decoder that goes on by itself: each record that it gives is the one before the next.
+
+Shapes: B sequences, T records, D features, Z latent dimensions, H hidden units, C time features, I inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from streamgen.models.axes import Axes
+from streamgen.models.mixture_t import MixtureT
+from streamgen.models.sequence_vae import SequenceVAE
+from streamgen.records import Floats
+
+# A record in units of the mixture, from (its index, the mixture, origin and unit of those units), [B, D]
+Choose = Callable[[int, MixtureT, Floats, Floats], Tensor]
+
+
+class Before(NamedTuple):
+    """The newest record of each sequence, and the decoder's state before it."""
+
+    input_BI: Tensor
+    value_BD: Floats
+    state_BH: Tensor
+
+
+def warm(network: SequenceVAE, z_BZ: Tensor, input_BTI: Tensor, value_BD: Floats) -> Before:
+    """The decoder led through T ≥ 1 records (teacher forcing), of which `value_BD` is the last in input
+    units."""
+    state_BH = network.begin(z_BZ)
+    if input_BTI.shape[1] > 1:
+        time_BTC = input_BTI[:, 1:, 3 * network.shape.D :]
+        state_BH = network.decode(z_BZ, input_BTI[:, :-1], time_BTC, state_BH)[:, -1]
+    return Before(input_BTI[:, -1], value_BD, state_BH)
+
+
+def following(network: SequenceVAE, z_BZ: Tensor, before: Before, time_BC: Tensor) -> tuple[MixtureT, Tensor]:
+    """The distribution of the next record's step, and the decoder's state before that record."""
+    state_BTH = network.decode(z_BZ, before.input_BI.unsqueeze(1), time_BC.unsqueeze(1), before.state_BH)
+    return network.next(z_BZ, before.input_BI, state_BTH[:, 0]), state_BTH[:, 0]
+
+
+def free_run(
+    network: SequenceVAE, axes: Axes, z_BZ: Tensor, before: Before | None, time_BTC: Floats, choose: Choose
+) -> Floats:
+    """[B, T, D] records in input units, after `before`, or a window from its first record on."""
+    records = []
+    for t in range(time_BTC.shape[1]):
+        time_BC = torch.from_numpy(time_BTC[:, t].astype(np.float32)).to(z_BZ.device)
+        if before is None:
+            mixture, state_BH = network.first(z_BZ, time_BC), network.begin(z_BZ)
+            origin_BD, unit_D = np.broadcast_to(axes.mean_D, (len(z_BZ), network.shape.D)), axes.unit_D
+        else:
+            mixture, state_BH = following(network, z_BZ, before, time_BC)
+            # Of a feature that never had a value there is no last one.
+            origin_BD = np.where(np.isnan(before.value_BD), axes.mean_D, before.value_BD)
+            unit_D = axes.delta_D
+        value_BD = origin_BD + unit_D * choose(t, mixture, origin_BD, unit_D).cpu().numpy()
+        last_BD = value_BD if before is None else origin_BD
+        input_BI = axes.records(value_BD, last_BD, np.ones(value_BD.shape, dtype=np.bool_), time_BTC[:, t])
+        before = Before(torch.from_numpy(input_BI).to(z_BZ.device), value_BD, state_BH)
+        records.append(value_BD)
+    return np.stack(records, axis=1)
+
+
+def drawn(noise: np.random.Generator) -> Choose:
+    """Each record is drawn from its distribution."""
+    return lambda t, mixture, origin_BD, unit_D: mixture.draw(noise)
+
+
+def expected(given_TD: Floats) -> Choose:
+    """Each record is what is given [T, D], and where nothing is (NaN), the mean given what is there."""
+
+    def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
+        seen_BD = np.broadcast_to(~np.isnan(given_TD[t]), origin_BD.shape)
+        y_BD = torch.from_numpy(np.where(seen_BD, (given_TD[t] - origin_BD) / unit_D, 0.0)).to(
+            mixture.factor_DD.device
+        )
+        mask_BD = torch.tensor(seen_BD, device=y_BD.device)
+        return torch.where(mask_BD, y_BD, mixture.judge(y_BD, mask_BD).expected_ND)
+
+    return choose

@@ -1,0 +1,420 @@
+"""rvae: a recurrent variational autoencoder of the last T records, learned online.
+
+The network and its loss are in `sequence_vae`, the units in `axes`. Record n is scored in the window that
+ends at n, with n hidden from the encoder:
+
+    ẑ = mean of q(z | x_{n−T+1} … x_{n−1}, n hidden),   p(x_n | ẑ, x_{n−T+1} … x_{n−1})
+
+Training hides from the encoder as many of a window's newest records as a draw says, none to a quarter, so
+that z is what the past tells of the whole window. Any q gives a lower bound, so the loss stays one.
+
+`light` makes one update at the end of each window. `full` keeps a uniform sample of all windows that ever
+were (Vitter 1985, algorithm R) and makes several updates a window, each on a minibatch of the newest and kept
+ones. Sequences come from averaged weights (Polyak & Juditsky 1992), scores from the newest.
+
+Shapes: B windows, T records of a window, D features, Z latent dimensions, R kept windows, C time features, I
+inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from streamgen.config import WindowConfig
+from streamgen.models import axes, scale
+from streamgen.models.adam import adam_step
+from streamgen.models.axes import Axes, Float32s
+from streamgen.models.contributions import shares
+from streamgen.models.free_run import drawn, expected, following, free_run, warm
+from streamgen.models.mixture_t import Quantiles
+from streamgen.models.noise import generator
+from streamgen.models.online import Learner, Scores
+from streamgen.models.scale import Scale
+from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows, initial
+from streamgen.models.slab import Field as StateField
+from streamgen.models.slab import Slab
+from streamgen.records import Bools, Floats, Ints
+from streamgen.windows import TIME_FEATURES, Ticks, time_features
+
+Raw = tuple[Floats, Bools, Float32s]  # records as they came: value filled, there or not, time
+_WEEK_MS = 7 * 86_400_000.0
+
+
+class Settings(BaseModel):
+    """Settings of `rvae`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["rvae"]
+    preset: Literal["light", "full"] = Field(
+        "light", description="light: one update a window; full: several, on a reservoir of past windows."
+    )
+    hidden: int = Field(32, ge=1, le=1024, description="Units of the encoder's, and of the decoder's, state.")
+    latent: int = Field(8, ge=1, le=256, description="Dimensions of the latent.")
+    components: int = Field(5, ge=1, le=64, description="Components of the mixture.")
+    dof: float = Field(8.0, gt=2, le=1000, description="Degrees of freedom of its Student-t's.")
+    learning_rate: float = Field(0.003, gt=0, le=1, description="Adam's step size.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+    kl_weight: float = Field(1.0, ge=0, description="Weight of the KL term after annealing.")
+    kl_annealing: int = Field(200, ge=1, description="Updates over which that weight grows from 0.")
+    free_bits: float = Field(0.02, ge=0, description="Nats of each latent dimension that cost nothing less.")
+    ema: float = Field(
+        0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from."
+    )
+    reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
+    updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
+    batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
+
+
+class RVAE:
+    """The online learner: scores a record, moves the window, learns at the window's end."""
+
+    name = "rvae"
+    generates = True
+    surprises = 3  # after the records before; for the stream at all; of the recent level
+    BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
+
+    def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
+        self.settings = settings
+        self.shape = Shape(features, settings.hidden, settings.latent, settings.components, TIME_FEATURES)
+        self.T, self.stride = window.length, window.stride or window.length
+        self.device = torch.device(device)
+        full = settings.preset == "full"
+        self.kept, self.updates, self.batch = (
+            (settings.reservoir, settings.updates, settings.batch) if full else (0, 1, 1)
+        )
+        self._quantiles = Quantiles(settings.dof)
+
+    def fields(self) -> Mapping[str, StateField]:
+        """Weights, moments, averaged weights; scales and axes; the last T records, raw, missing values filled
+        with the last one (NaN before the first); and R windows of such records."""
+        D, C, T, R = self.shape.D, self.shape.C, self.T, self.kept
+        weights = StateField((self.shape.size,), dtype="float32", on_device=True)
+        records = {
+            "window_value_TD": StateField((T, D)),
+            "window_seen_TD": StateField((T, D), dtype="bool"),
+            "window_time_TC": StateField((T, C), dtype="float32"),
+        }
+        reservoir = {
+            "kept_value_RTD": StateField((R, T, D)),
+            "kept_seen_RTD": StateField((R, T, D), dtype="bool"),
+            "kept_time_RTC": StateField((R, T, C), dtype="float32"),
+            "windows": StateField(dtype="int64"),  # that ever were
+        }
+        return {
+            **dict.fromkeys(("weights_P", "first_P", "second_P", "average_P"), weights),
+            "updates": StateField(dtype="int64"),
+            "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
+            **scale.fields(D),
+            **axes.fields(D),
+            **records,
+            "window_fill": StateField(dtype="int64"),
+            "window_new": StateField(dtype="int64"),  # records since it was learned from
+            **(reservoir if R else {}),
+        }
+
+    def start(self, slab: Slab, row: int, learner: Learner) -> None:
+        """Weights drawn from the learner's name."""
+        noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
+        drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
+        slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = initial(self.shape, drawn_P)
+
+    def run(
+        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+    ) -> Scores:
+        """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
+        scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
+        time_NC = ticks.time_NC.astype(np.float32)
+        for n, row in enumerate(row_N.tolist()):
+            if ticks.broken_N[n]:
+                slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
+            # Units of a scale may underflow a quotient of huge values: it is bounded right after.
+            with torch.inference_mode(), np.errstate(over="ignore"):
+                self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                if ticks.late_N[n]:
+                    continue
+                complete = self._advance(slab, row, value_ND[n], time_NC[n])
+            if complete:
+                self._learn(slab, row, learners[row], scores)
+        return scores
+
+    def collect(self, slab: Slab, row: int) -> None:
+        """All state is in the row."""
+
+    def adopt(self, slab: Slab, row: int, learner: Learner) -> None:
+        """All state is in the row."""
+
+    def release(self, slab: Slab, row: int) -> None:
+        """All state is in the row."""
+
+    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
+        """[count, length, D] samples that go on from the learner's last records, in input units.
+
+        A quarter of a window at a time: z is drawn given the records before, with the same noise for all of a
+        sequence, the decoder is led through them, and goes on by itself. So it never runs for longer than it
+        was trained to. Time goes on at the key's usual step.
+        """
+        noise = self._noise(slab, row, learner, f"generate.{seed}")
+        network, now = self._averaged(slab, row)
+        eps_BZ = noise.standard_normal((count, self.shape.Z)).astype(np.float32)
+        fill, ahead = int(slab.host("window_fill")[row]), max(self.T // 4, 1)
+        value_BTD, seen_BTD, time_BTC = (
+            np.tile(slab.host(name)[row, :fill], (count, 1, 1)) for name in self._WINDOW
+        )
+        future_TC = self._times(slab, row, np.arange(1, length + 1))
+        with torch.inference_mode():
+            for t in range(0, length, ahead):
+                new_BTC = np.tile(future_TC[t : t + ahead], (count, 1, 1))
+                past = slice(-(self.T - new_BTC.shape[1]), None)
+                parts = value_BTD[:, past], seen_BTD[:, past], time_BTC[:, past]
+                input_BTI = self._tensor(now.window(*_hidden(parts, new_BTC)))
+                mean_BZ, log_scale_BZ = network.encode(input_BTI)
+                z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
+                before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0][:, -1])
+                new_BTD = free_run(network, now, z_BZ, before, new_BTC, drawn(noise))
+                value_BTD = np.concatenate([value_BTD, new_BTD], axis=1)
+                seen_BTD = np.concatenate([seen_BTD, np.ones(new_BTD.shape, dtype=np.bool_)], axis=1)
+                time_BTC = np.concatenate([time_BTC, new_BTC.astype(np.float32)], axis=1)
+        return value_BTD[:, fill:]
+
+    def sample(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
+        """[count, length, D] windows as the stream had them at any time, in input units: z ~ N(0, I), and the
+        first record's time is uniform in the last week, or in the stream where that is shorter."""
+        noise = self._noise(slab, row, learner, f"sample.{seed}")
+        network, now = self._averaged(slab, row)
+        gap, gaps = float(slab.host("clock_gap")[row]), int(slab.host("clock_gaps")[row])
+        back_B1 = noise.random((count, 1)) * min(gaps, _WEEK_MS / max(gap, 1.0))
+        time_BTC = self._times(slab, row, (np.arange(length) - np.floor(back_B1)).ravel())
+        z_BZ = self._tensor(noise.standard_normal((count, self.shape.Z)).astype(np.float32))
+        with torch.inference_mode():
+            return free_run(network, now, z_BZ, None, time_BTC.reshape(count, length, -1), drawn(noise))
+
+    def reconstruct(self, slab: Slab, row: int, window_TD: Floats) -> Floats:
+        """[T, D] what the latent keeps of a window, NaN where missing: the decoder's own expectations from
+        the mean of q(z | window). The window counts as one that ends at the learner's newest record."""
+        reconstructed_1TD = self.interpolate(slab, row, window_TD, window_TD, 1)
+        return np.asarray(reconstructed_1TD[0])
+
+    def interpolate(self, slab: Slab, row: int, from_TD: Floats, to_TD: Floats, steps: int) -> Floats:
+        """[steps, T, D] reconstructions from evenly spaced z, the first window's to the second's."""
+        network, now = self._averaged(slab, row)
+        with torch.inference_mode():
+            z_2Z = torch.cat([self._latent(slab, row, network, now, one_TD) for one_TD in (from_TD, to_TD)])
+            share_B1 = torch.linspace(0.0, 1.0, steps, device=self.device)[:, None]
+            z_BZ = torch.lerp(z_2Z[:1].expand(steps, -1), z_2Z[1:].expand(steps, -1), share_B1)
+            time_BTC = np.tile(self._ending_now(slab, row, len(from_TD)), (steps, 1, 1))
+            return free_run(network, now, z_BZ, None, time_BTC, expected(np.full_like(from_TD, np.nan)))
+
+    def impute(self, slab: Slab, row: int, window_TD: Floats) -> Floats:
+        """[T, D] the window with its missing values (NaN) filled: z from the values that are there, then
+        record by record the mean given z, the records before, and the record's own other values."""
+        network, now = self._averaged(slab, row)
+        with torch.inference_mode():
+            z_1Z = self._latent(slab, row, network, now, window_TD)
+            time_1TC = self._ending_now(slab, row, len(window_TD))[None]
+            filled_TD = free_run(network, now, z_1Z, None, time_1TC, expected(window_TD))[0]
+        return np.where(np.isnan(window_TD), filled_TD, window_TD)
+
+    def _latent(self, slab: Slab, row: int, network: SequenceVAE, now: Axes, window_TD: Floats) -> Tensor:
+        """Mean of q(z | window), [1, Z]."""
+        seen_TD = ~np.isnan(window_TD)
+        last_TD = np.maximum.accumulate(np.where(seen_TD, np.arange(len(window_TD))[:, None], 0))
+        filled_TD = np.take_along_axis(window_TD, last_TD, 0)
+        time_TC = self._ending_now(slab, row, len(window_TD))
+        return network.encode(self._tensor(now.window(filled_TD, seen_TD, time_TC)[None]))[0]
+
+    _WINDOW = ("window_value_TD", "window_seen_TD", "window_time_TC")
+    _KEPT = ("kept_value_RTD", "kept_seen_RTD", "kept_time_RTC")
+
+    def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
+        """Score record n against the state before it, and write the result into `scores`."""
+        before, now = Scale.of(slab, row), Axes.of(slab, row)
+        known_D = before.count_D > 0
+        seen_D = ~np.isnan(value_D) & known_D
+        network = self._network(slab.tensor("weights_P")[row], now)
+        fill = int(slab.host("window_fill")[row])
+        past = slice(max(fill - self.T + 1, 0), fill)
+        parts = self._window(slab, row, past)
+        input_1TI = self._tensor(now.window(*_hidden(parts, time_C[None, None])))
+        if fill:
+            z_1Z, _ = network.encode(input_1TI)
+            last = warm(network, z_1Z, input_1TI[:, :-1], parts[0][:, -1])
+            mixture, _ = following(network, z_1Z, last, input_1TI[:, -1, 3 * self.shape.D :])
+            origin_D, unit_D = before.last_D, now.delta_D
+        else:  # behind a gap: the first record of a window
+            mixture = network.first(network.encode(input_1TI[:, :0])[0], self._tensor(time_C[None]))
+            origin_D, unit_D = now.mean_D, now.unit_D
+        y_D = np.where(seen_D, np.clip((value_D - origin_D) / unit_D, -1e6, 1e6), 0.0)
+        mask_1D = self._tensor(seen_D[None])
+        judged = mixture.judge(self._tensor(y_D[None]), mask_1D)
+        nll, tail = float(judged.nll_N), float(judged.tail_N)
+        scores.step_N[n] = slab.host("updates")[row]
+        if seen_D.any():
+            # Nats of steps, whatever the mixture's units.
+            nll += float(np.log(unit_D[seen_D] / now.delta_D[seen_D]).sum())
+            dof = self.settings.dof
+            strangeness, drift = (ask(value_D, seen_D, dof) for ask in (before.strangeness, before.drift))
+            scores.nll_N[n] = nll
+            scores.surprise_NS[n] = nll, strangeness, drift
+            quadratic_D = judged.quadratic_ND[0].cpu().numpy()
+            scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
+        weight_K = torch.exp(mixture.log_weight_NK[0].double()).cpu().numpy()
+        location_KD = mixture.location_NKD()[0].cpu().numpy()
+        spread_KD = mixture.spread_NKD()[0].cpu().numpy()
+        of_D = np.where(known_D, origin_D, np.nan)
+        scores.expected_ND[n] = of_D + unit_D * judged.expected_ND[0].cpu().numpy()
+        low_D, high_D = (
+            self._quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95)
+        )
+        scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
+
+    def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
+        """Move scales, axes and window over a record; True when it is time to learn."""
+        there_D = ~np.isnan(value_D)
+        axes.observe(slab, row, value_D, there_D)
+        fill = int(slab.host("window_fill")[row])
+        # After the scales have seen it, the newest value of each feature is this record's, where it has one.
+        for name, part in zip(self._WINDOW, (Scale.of(slab, row).last_D, there_D, time_C), strict=True):
+            window = slab.host(name)[row]
+            if fill == self.T:
+                window[:-1] = window[1:].copy()
+            window[min(fill, self.T - 1)] = part
+        slab.host("window_fill")[row] = fill = min(fill + 1, self.T)
+        slab.host("window_new")[row] += 1
+        return bool(fill == self.T and slab.host("window_new")[row] >= self.stride)
+
+    def _learn(self, slab: Slab, row: int, learner: Learner, scores: Scores) -> None:
+        """The updates that a complete window brings."""
+        slab.host("window_new")[row] = 0
+        if self.kept:
+            self._keep(slab, row, learner)
+        for _ in range(self.updates):
+            began = perf_counter()
+            loss = self._update(slab, row, learner)
+            if loss is None:
+                scores.skipped.append(row)
+            else:
+                scores.loss.append(loss)
+                scores.seconds.append(perf_counter() - began)
+
+    def _keep(self, slab: Slab, row: int, learner: Learner) -> None:
+        """The n-th window, n > R, takes the place of a kept one with probability R / n."""
+        slab.host("windows")[row] += 1
+        n = int(slab.host("windows")[row])
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.keep", n)
+        slot = n - 1 if n <= self.kept else int(noise.integers(n))
+        if slot < self.kept:
+            for kept, window in zip(self._KEPT, self._WINDOW, strict=True):
+                slab.host(kept)[row, slot] = slab.host(window)[row]
+
+    def _update(self, slab: Slab, row: int, learner: Learner) -> float | None:
+        """One step of Adam; None when it was skipped as not finite."""
+        slab.host("draws")[row] += 1
+        draw = int(slab.host("draws")[row])
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.update", draw)
+        value_BTD, seen_BTD, time_BTC = self._window(slab, row, slice(None))
+        if self.kept:
+            slot_B = noise.integers(min(int(slab.host("windows")[row]), self.kept), size=self.batch - 1)
+            value_RTD, seen_RTD, time_RTC = (slab.host(name)[row] for name in self._KEPT)
+            value_BTD = np.concatenate([value_BTD, value_RTD[slot_B]])
+            seen_BTD = np.concatenate([seen_BTD, seen_RTD[slot_B]])
+            time_BTC = np.concatenate([time_BTC, time_RTC[slot_B]])
+        loss, gradient_P = self.loss_and_gradient(slab, row, (value_BTD, seen_BTD, time_BTC), noise)
+        weights_P, updates = slab.tensor("weights_P")[row], slab.host("updates")
+        done = math.isfinite(loss) and adam_step(
+            weights_P,
+            slab.tensor("first_P")[row],
+            slab.tensor("second_P")[row],
+            gradient_P,
+            step=int(updates[row]) + 1,
+            rate=self.settings.learning_rate,
+            betas=self.BETAS,
+            clip_norm=self.settings.clip_norm,
+        )
+        if not done:
+            return None
+        updates[row] += 1
+        # The first averages are short: they must not remember the weights that were drawn.
+        decay = min(self.settings.ema, int(updates[row]) / (10.0 + int(updates[row])))
+        slab.tensor("average_P")[row].lerp_(weights_P, 1.0 - decay)
+        return loss
+
+    def loss_and_gradient(
+        self, slab: Slab, row: int, windows_B: Raw, noise: np.random.Generator
+    ) -> tuple[float, Tensor]:
+        """The loss on a minibatch (`sequence_vae`) and its gradient [P]."""
+        value_BTD, seen_BTD, time_BTC = windows_B
+        B, settings = len(value_BTD), self.settings
+        with np.errstate(over="ignore"):
+            now = Axes.of(slab, row)
+            visible_B = self.T - noise.integers(self.T // 4 + 1, size=B)
+            index_BT = np.minimum(np.arange(self.T), visible_B[:, None] - 1)
+            visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
+            stopped_BTD = np.take_along_axis(value_BTD, index_BT[:, :, None], 1)
+            target_BTD, known_BTD = now.targets(value_BTD, seen_BTD)
+            windows = Windows(
+                self._tensor(now.window(value_BTD, seen_BTD, time_BTC)),
+                self._tensor(now.window(stopped_BTD, seen_BTD & visible_BT1, time_BTC)),
+                self._tensor(target_BTD),
+                self._tensor(known_BTD),
+            )
+        eps_BZ = self._tensor(noise.standard_normal((B, self.shape.Z)).astype(np.float32))
+        annealed = min(1.0, int(slab.host("updates")[row]) / settings.kl_annealing)
+        weights_P = slab.tensor("weights_P")[row].detach().clone().requires_grad_()
+        network = self._network(weights_P, now)
+        loss = network.loss(windows, eps_BZ, settings.kl_weight * annealed, settings.free_bits)
+        (gradient_P,) = torch.autograd.grad(loss, weights_P)
+        return float(loss.detach()), gradient_P
+
+    def _window(self, slab: Slab, row: int, part: slice) -> Raw:
+        """The newest records, of one window, [1, ...]."""
+        value_TD, seen_TD, time_TC = (slab.host(name)[row, part] for name in self._WINDOW)
+        return value_TD[None], seen_TD[None], time_TC[None]
+
+    def _network(self, weights_P: Tensor, now: Axes) -> SequenceVAE:
+        factors = self._tensor(now.level_DD), self._tensor(now.step_DD)
+        return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof)
+
+    def _averaged(self, slab: Slab, row: int) -> tuple[SequenceVAE, Axes]:
+        """What sequences come from."""
+        now = Axes.of(slab, row)
+        return self._network(slab.tensor("average_P")[row], now), now
+
+    def _noise(self, slab: Slab, row: int, learner: Learner, what: str) -> np.random.Generator:
+        updates = int(slab.host("updates")[row])
+        return generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}", updates)
+
+    def _times(self, slab: Slab, row: int, ahead_T: Floats | Ints) -> Floats:
+        """Time features of records so many usual steps after the newest, [T, C]."""
+        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
+        gap_T = np.full(len(ahead_T), gap)
+        return time_features((newest + ahead_T * gap).astype(np.int64), gap_T, gap_T)
+
+    def _ending_now(self, slab: Slab, row: int, length: int) -> Floats:
+        return self._times(slab, row, np.arange(1 - length, 1))
+
+    def _tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def _hidden(known_BT: Raw, new_BSC: Floats | Float32s) -> Raw:
+    """Windows with S records more, of which only the time is known."""
+    value_BTD, seen_BTD, time_BTC = known_BT
+    S = new_BSC.shape[1]
+    value_BSD = np.repeat(value_BTD[:, -1:], S, axis=1)
+    unseen_BSD = np.zeros((len(value_BTD), S, value_BTD.shape[2]), dtype=np.bool_)
+    if not value_BTD.shape[1]:
+        value_BSD = np.full(unseen_BSD.shape, np.nan)
+    return (
+        np.concatenate([value_BTD, value_BSD], axis=1),
+        np.concatenate([seen_BTD, unseen_BSD], axis=1),
+        np.concatenate([time_BTC, new_BSC], axis=1, dtype=np.float32),
+    )

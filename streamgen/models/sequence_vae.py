@@ -1,0 +1,198 @@
+"""The network of `rvae`: a variational autoencoder of sequences, and its evidence lower bound.
+
+    h_t = GRU(h_{t−1}, [u_t, d_t, m_t, c_t])                            encoder, h_0 = 0; Cho et al. 2014
+    q(z | x) = N(ζ, diag τ²),   ζ, log τ = h_T W + w                    Kingma & Welling 2013
+    p(x_1 | z) = mixture(tanh([z, c_1] F + f) G + g)                    of whitened levels
+    g_1 = tanh(z V + v),   g_t = GRU(g_{t−1}, [u_{t−1}, d_{t−1}, m_{t−1}, c_t, z])                decoder
+    p(x_t | z, x_<t) = mixture(tanh([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)        of whitened steps
+    skip: every mean moves by [u, d]_{t−1} S
+
+u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
+the time features; mixtures are those of `mixture_t`. Sequence autoencoders with one latent a sequence: Fabius
+& van Amersfoort 2014, "Variational recurrent auto-encoders"; a decoder that also sees the records before:
+Bowman et al. 2016, "Generating sentences from a continuous space".
+
+    loss = (−Σ_t log p(x_t | z, x_<t) + β Σ_j max(KL_j, λ)) / number of seen values,   z = ζ + τ ε
+
+KL_j is the mean over the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
+
+Shapes: B windows of T records, D features, H hidden units, Z latent dimensions, K mixture components, C time
+features, I = 3D + C inputs of a record, G = 3H gates, O = K (1 + 2D) outputs, N = B (T − 1) steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from streamgen.models.flat import Shapes, flat_size, flat_views
+from streamgen.models.mixture_t import MixtureT
+
+_BOUND = 4.0  # of log scales: a likelihood stays finite, and a gradient stays useful
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Sizes of one learner's network."""
+
+    D: int
+    H: int
+    Z: int
+    K: int
+    C: int
+
+    @property
+    def parameters(self) -> Shapes:
+        """Where one is a matrix that multiplies from the right its inputs come first; torch's GRU has them
+        last."""
+        D, H, Z, K, C = self.D, self.H, self.Z, self.K, self.C
+        G, O = 3 * H, K * (1 + 2 * D)  # noqa: E741
+        return {
+            "encode_GI": (G, 3 * D + C),
+            "encode_GH": (G, H),
+            "encode_input_bias_G": (G,),
+            "encode_hidden_bias_G": (G,),
+            "latent_H2Z": (H, 2 * Z),
+            "latent_bias_2Z": (2 * Z,),
+            "first_ZCH": (Z + C, H),
+            "first_bias_H": (H,),
+            "first_HO": (H, O),
+            "first_bias_O": (O,),
+            "begin_ZH": (Z, H),
+            "begin_bias_H": (H,),
+            "decode_GI": (G, 3 * D + C + Z),
+            "decode_GH": (G, H),
+            "decode_input_bias_G": (G,),
+            "decode_hidden_bias_G": (G,),
+            "head_FH": (H + 2 * D + Z, H),
+            "head_bias_H": (H,),
+            "out_HO": (H, O),
+            "out_bias_O": (O,),
+            "skip_2DD": (2 * D, D),
+        }
+
+    @property
+    def size(self) -> int:
+        """Length of the flat vector, P."""
+        return flat_size(self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """B windows as the network sees them, float32; targets are float64, in units of levels (the first) and
+    steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden."""
+
+    input_BTI: Tensor
+    hidden_BTI: Tensor
+    target_BTD: Tensor
+    seen_BTD: Tensor
+
+
+class SequenceVAE:
+    """The network with one learner's weights, and the axes of its levels and steps (`whitening`)."""
+
+    def __init__(self, shape: Shape, flat_P: Tensor, level_DD: Tensor, step_DD: Tensor, dof: float) -> None:
+        self.shape, self.dof = shape, dof
+        self.w = flat_views(shape.parameters, flat_P)
+        self._level_DD, self._step_DD = level_DD, step_DD
+
+    def encode(self, input_BTI: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log scale of q(z | x), both [B, Z]; of no record it is the prior."""
+        B, T, _ = input_BTI.shape
+        if T == 0:
+            zero_BZ = input_BTI.new_zeros(B, self.shape.Z)
+            return zero_BZ, zero_BZ
+        hidden_1BH = self._gru("encode", input_BTI, input_BTI.new_zeros(1, B, self.shape.H))[:, -1]
+        mean_BZ, scale_BZ = (hidden_1BH @ self.w["latent_H2Z"] + self.w["latent_bias_2Z"]).chunk(2, dim=1)
+        return mean_BZ, _bounded(scale_BZ)
+
+    def first(self, z_BZ: Tensor, time_BC: Tensor) -> MixtureT:
+        """p(x_1 | z), over levels."""
+        a_BH = torch.tanh(torch.cat([z_BZ, time_BC], 1) @ self.w["first_ZCH"] + self.w["first_bias_H"])
+        return self._mixture(a_BH @ self.w["first_HO"] + self.w["first_bias_O"], None, self._level_DD)
+
+    def begin(self, z_BZ: Tensor) -> Tensor:
+        """g_1, [B, H]: the decoder before its first record."""
+        return torch.tanh(z_BZ @ self.w["begin_ZH"] + self.w["begin_bias_H"])
+
+    def decode(self, z_BZ: Tensor, before_BTI: Tensor, time_BTC: Tensor, state_BH: Tensor) -> Tensor:
+        """The decoder's states g before each of T records, [B, T, H]: `before_BTI` are the records before
+        them, `time_BTC` the times of the records themselves, `state_BH` the state to start from."""
+        T, record = before_BTI.shape[1], 3 * self.shape.D
+        z_BTZ = z_BZ.unsqueeze(1).expand(-1, T, -1)
+        input_BTI = torch.cat([before_BTI[:, :, :record], time_BTC, z_BTZ], 2)
+        return self._gru("decode", input_BTI, state_BH.unsqueeze(0))
+
+    def next(self, z_NZ: Tensor, before_NI: Tensor, state_NH: Tensor) -> MixtureT:
+        """p(x_t | z, x_<t), over steps, given the decoder's state and the record before."""
+        skip_N2D = before_NI[:, : 2 * self.shape.D]
+        f_NF = torch.cat([state_NH, skip_N2D, z_NZ], 1)
+        a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
+        return self._mixture(
+            a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"], self._step_DD
+        )
+
+    def loss(self, windows: Windows, noise_BZ: Tensor, kl_weight: float, free_bits: float) -> Tensor:
+        """The negative evidence lower bound per seen value, nats; one draw of z a window."""
+        mean_BZ, log_scale_BZ = self.encode(windows.hidden_BTI)
+        z_BZ = mean_BZ + torch.exp(log_scale_BZ) * noise_BZ
+        kl_BZ = 0.5 * (mean_BZ**2 + torch.exp(2.0 * log_scale_BZ) - 1.0) - log_scale_BZ
+        nll_B = self.nll(windows, z_BZ)
+        B = len(nll_B)
+        free_kl = B * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
+        return (nll_B.sum() + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
+
+    def nll(self, windows: Windows, z_BZ: Tensor) -> Tensor:
+        """−log p(x | z) of each window, nats, [B]."""
+        input_BTI, D = windows.input_BTI, self.shape.D
+        B, T, _ = input_BTI.shape
+        time_BTC = input_BTI[:, :, 3 * D :]
+        first_B = self.first(z_BZ, time_BTC[:, 0]).nll(windows.target_BTD[:, 0], windows.seen_BTD[:, 0])
+        state_BTH = self.decode(z_BZ, input_BTI[:, :-1], time_BTC[:, 1:], self.begin(z_BZ))
+        steps = self.next(
+            z_BZ.repeat_interleave(T - 1, 0), input_BTI[:, :-1].flatten(0, 1), state_BTH.flatten(0, 1)
+        )
+        step_N = steps.nll(windows.target_BTD[:, 1:].flatten(0, 1), windows.seen_BTD[:, 1:].flatten(0, 1))
+        return first_B + step_N.view(B, T - 1).sum(1)
+
+    def _gru(self, name: str, input_BTI: Tensor, state_1BH: Tensor) -> Tensor:
+        kinds = ("GI", "GH", "input_bias_G", "hidden_bias_G")
+        weights = [self.w[f"{name}_{kind}"] for kind in kinds]
+        # cuDNN's GRU warns unless all weights lie in a piece of its own: on a GPU, torch's is used.
+        with torch.backends.cudnn.flags(enabled=False):
+            # True: has biases; one layer, no dropout, not torch's training mode, one direction, batch first.
+            return torch.gru(input_BTI, state_1BH, weights, True, 1, 0.0, False, False, True)[0]
+
+    def _mixture(self, out_NO: Tensor, skip_ND: Tensor | None, axes_DD: Tensor) -> MixtureT:
+        K, D = self.shape.K, self.shape.D
+        weight_NK, mean_NO, scale_NO = torch.split(out_NO, [K, K * D, K * D], dim=1)
+        mean_NKD = mean_NO.view(-1, K, D)
+        if skip_ND is not None:
+            mean_NKD = mean_NKD + skip_ND.unsqueeze(1)
+        return MixtureT(
+            torch.log_softmax(weight_NK, 1), mean_NKD, _bounded(scale_NO).view(-1, K, D), axes_DD, self.dof
+        )
+
+
+def initial(shape: Shape, drawn_P: Tensor) -> Tensor:
+    """Weights from numbers uniform in ±1, in place: divided by the root of the number of inputs (of the GRU
+    by that of hidden units, as torch has it), a tenth of it before a mixture, biases zero. A mixture's
+    components begin with scales from e⁻¹·⁵ to e, for equal ones would stay equal."""
+    w = flat_views(shape.parameters, drawn_P)
+    for name, view in w.items():
+        if "bias" in name or name == "skip_2DD":
+            view.zero_()
+        else:
+            view.div_((shape.H if name.endswith(("code_GI", "code_GH")) else view.shape[0]) ** 0.5)
+    K, D = shape.K, shape.D
+    for name in ("first", "out"):
+        w[f"{name}_HO"].mul_(0.1)
+        scale_KD = w[f"{name}_bias_O"][K + K * D :].view(K, D)
+        scale_KD.add_(torch.linspace(-1.5, 1.0, K)[:, None])
+    return drawn_P
+
+
+def _bounded(log_scale: Tensor) -> Tensor:
+    return _BOUND * torch.tanh(log_scale / _BOUND)

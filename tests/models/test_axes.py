@@ -1,0 +1,66 @@
+"""Units and axes of records, against their equations."""
+
+import numpy as np
+import pytest
+
+from streamgen.models import axes, scale
+from streamgen.models.axes import Axes
+from streamgen.models.slab import Slab
+
+RNG = np.random.default_rng(0)
+NOW = Axes(
+    mean_D=np.array([10.0, -5.0]),
+    unit_D=np.array([2.0, 0.5]),
+    delta_D=np.array([0.25, 4.0]),
+    level_DD=np.array([[1.5, 0.0], [0.5, 0.8]]),
+    step_DD=np.array([[0.7, 0.0], [-0.6, 1.1]]),
+)
+VALUE_TD = np.array([[11.0, -5.5], [12.0, -5.5], [11.5, -4.0]])
+SEEN_TD = np.array([[True, True], [True, False], [True, True]])
+TIME_TC = RNG.normal(size=(3, 7))
+
+
+def test_a_window_is_levels_and_steps_on_their_axes() -> None:
+    window_TI = NOW.window(VALUE_TD, SEEN_TD, TIME_TC)
+    before_TD = VALUE_TD[[0, 0, 1]]
+    for t in range(3):
+        e_D = np.linalg.solve(NOW.level_DD, (VALUE_TD[t] - NOW.mean_D) / NOW.unit_D)
+        d_D = np.linalg.solve(NOW.step_DD, (VALUE_TD[t] - before_TD[t]) / NOW.delta_D)
+        expected = [*4 * np.tanh(e_D / 4), *4 * np.tanh(d_D / 4), *SEEN_TD[t], *TIME_TC[t]]
+        np.testing.assert_allclose(window_TI[t], expected, rtol=1e-6, atol=1e-7)
+    assert window_TI.dtype == np.float32
+
+
+def test_targets_are_a_level_and_steps_where_there_is_a_value() -> None:
+    target_TD, known_TD = NOW.targets(VALUE_TD, SEEN_TD)
+    np.testing.assert_allclose(target_TD, [[0.5, -1.0], [4.0, 0.0], [-2.0, 0.375]])
+    assert (known_TD == SEEN_TD).all()
+
+
+def test_the_step_to_a_first_value_is_from_nowhere() -> None:
+    value_TD = VALUE_TD.copy()
+    value_TD[:2, 1] = np.nan
+    seen_TD = ~np.isnan(value_TD)
+    target_TD, known_TD = NOW.targets(value_TD, seen_TD)
+    assert not known_TD[2, 1]
+    assert (target_TD[:, 1] == 0).all()
+    assert np.isfinite(NOW.window(value_TD, seen_TD, TIME_TC)).all()
+
+
+def test_no_unit_is_larger_than_a_million() -> None:
+    assert NOW.level(np.array([1e300, -1e300])).tolist() == [1e6, -1e6]
+    assert NOW.step(np.array([1e300, np.nan]), np.array([-1e300, 0.0])).tolist() == [1e6, 0.0]
+
+
+def test_observing_moves_scales_and_both_moments() -> None:
+    slab = Slab({**scale.fields(2), **axes.fields(2)})
+    row = slab.add()
+    value_ND = RNG.normal(size=(2000, 1)).cumsum(0) * [1.0, 3.0] + RNG.normal(size=(2000, 2))
+    value_ND[::5, 1] = np.nan
+    for value_D in value_ND:
+        axes.observe(slab, row, value_D, ~np.isnan(value_D))
+    now = Axes.of(slab, row)
+    step_N = np.diff(value_ND[:, 0])
+    assert now.step_DD[0, 0] == pytest.approx(np.sqrt((step_N**2).mean()) / now.delta_D[0], rel=0.05)
+    assert now.mean_D[0] == pytest.approx(value_ND[:, 0].mean())
+    assert now.step_DD[1, 0] > 0.5  # the columns move together

@@ -1,0 +1,28 @@
+"""docs/models.md is kept by hand; this keeps its tables of settings true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from streamgen import models
+
+PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_a_models_settings_are_those_of_its_table(name: str) -> None:
+    section = re.split(r"^## ", PAGE.split(f"\n## {name}\n")[1], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| .+ \|$", section, flags=re.MULTILINE)
+    expected = []
+    for key, field in type(models.settings({"name": name})).model_fields.items():
+        shown = f"`{field.default}`" if isinstance(field.default, str) else str(field.default)
+        expected.append((field.alias or key, shown))
+    assert rows == [row for row in expected if row[0] != "name"]
+
+
+def test_every_model_is_in_the_first_table() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .+ \| yes \|", PAGE, flags=re.MULTILINE)
+    assert set(models.names()) <= set(rows)
