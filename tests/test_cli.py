@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -121,6 +122,33 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
         made.append(out.read_text())
     assert made[0] == made[1]
     assert [list(json.loads(line)) for line in made[0].splitlines()] == [["sequence", "step", "load"]] * 8
+
+
+def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
+    """Sequences of the file's own kind, and the same at twice the height; windows do not span two keys."""
+    rng = np.random.default_rng(0)
+    walks = {key: np.cumsum(rng.normal(size=(600, 2)) - 0.1 * rng.normal(size=2), axis=0) % 5 for key in "ab"}
+    rows = [f"{n},{key},{walks[key][n, 0]},{walks[key][n, 1]}\n" for n in range(600) for key in "ab"]
+    rows[100] = "50,a,,1\n"
+    (tmp_path / "real.csv").write_text("time,who,x,y\n" + "".join(rows))
+    alike = np.concatenate([walks[key].reshape(-1, 10, 2) for key in "ab"])
+    for name, windows in (("alike", alike), ("higher", 2 * alike), ("thin", alike[:, :, :1])):
+        np.savez(tmp_path / name, x=windows, columns=np.array(["x", "y"]))
+
+    def judged(name: str) -> tuple[str, list[str]]:
+        options = ("--quick", "--key-column", "who", "--timestamp-column", "time")
+        code, out, err = cli("evaluate", tmp_path / "real.csv", tmp_path / f"{name}.npz", *options)
+        assert code == 0, err
+        return out, [line.split("  ")[0] for line in out.splitlines() if line.endswith("worse than real")]
+
+    out, worse = judged("alike")
+    assert out.startswith("119 real and 120 generated windows of 10 records\n")
+    assert worse == []
+    assert "marginal difference" in judged("higher")[1]
+    code, _, err = cli("evaluate", tmp_path / "real.csv", tmp_path / "thin.npz", "--quick")
+    assert (code, "holds x of shape (120, 10, 1) and 2 columns" in err) == (1, True)
+    code, _, err = cli("evaluate", tmp_path / "real.csv", tmp_path / "real.csv", "--quick")
+    assert (code, "is no file of sequences" in err) == (1, True)
 
 
 @pytest.mark.parametrize(

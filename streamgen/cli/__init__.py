@@ -20,7 +20,7 @@ app = typer.Typer(
 )
 
 # Each has a function `register(app)`; the order is that of --help.
-GROUPS = ("demo", "worker", "files", "produce", "broker", "watch", "state", "doctor", "version")
+GROUPS = ("demo", "worker", "files", "evaluate", "produce", "broker", "watch", "state", "doctor", "version")
 
 for group in GROUPS:
     importlib.import_module(f"streamgen.cli.{group}").register(app)

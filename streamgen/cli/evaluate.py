@@ -1,0 +1,98 @@
+"""`streamgen evaluate`: generated sequences against the file that they should look like."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamgen.cli.files import File, KeyColumn, TimestampColumn
+
+if TYPE_CHECKING:
+    from streamgen.records import Floats
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    file: File,
+    generated: Annotated[
+        Path, typer.Argument(metavar="GENERATED.npz", help="Sequences, as streamgen generate writes them.")
+    ],
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Random halves that are compared.")] = 3,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave the judges out that are networks and take minutes.")
+    ] = False,
+    timestamp_column: TimestampColumn = None,
+    key_column: KeyColumn = None,
+) -> None:
+    """Judge generated sequences against real ones.
+
+    The file is cut into windows as long as the sequences, which do not overlap. Every figure stands beside
+    its null, which is what real windows give against real ones.
+    """
+    from streamgen.evaluation import QUICK
+    from streamgen.evaluation import evaluate as judged
+    from streamgen.evaluation.report import judges
+
+    generated_MTD, columns = _sequences(generated)
+    real_NTD = _windows(file, generated_MTD.shape[1], columns, timestamp_column, key_column)
+    figures = judged(real_NTD, generated_MTD, seeds, QUICK if quick else (*QUICK, judges))
+    print(
+        f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {generated_MTD.shape[1]} records"
+    )
+    width = max(len(figure.name) for figure in figures)
+    print(f"{'figure':{width}}  better  value   null    difference, 95 %")
+    for one in figures:
+        said = "  worse than real" if one.worse_than_real else ""
+        print(
+            f"{one.name:{width}}  {one.better:6}  {one.value:.4f}  {one.null:.4f}  "
+            f"{one.low:+.4f} to {one.high:+.4f}{said}"
+        )
+
+
+def _sequences(path: Path) -> tuple[Floats, tuple[str, ...]]:
+    """[M, T, D] and the columns' names. Raises `InputError`."""
+    import numpy as np
+
+    from streamgen.errors import InputError
+
+    try:
+        with np.load(path) as held:  # without pickles
+            x_MTD = np.asarray(held["x"], dtype=np.float64)
+            columns = tuple(str(name) for name in held["columns"])
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is no file of sequences ({error}): make one with streamgen generate --out FILE.npz."
+        ) from None
+    if x_MTD.ndim != 3 or x_MTD.shape[2] != len(columns):
+        raise InputError(
+            f"{path} holds x of shape {x_MTD.shape} and {len(columns)} columns: it is no such file."
+        )
+    return x_MTD, columns
+
+
+def _windows(
+    path: Path, length: int, columns: tuple[str, ...], timestamp: str | None, key: str | None
+) -> Floats:
+    """[N, length, D] windows of each key's rows, less those with a missing value. Raises `InputError`."""
+    import numpy as np
+
+    from streamgen.csvfile import CsvRows
+    from streamgen.errors import InputError
+    from streamgen.evaluation import cut
+
+    rows: dict[str | None, list[Floats]] = {}
+    for batch in CsvRows(path, timestamp, key, columns):
+        for name, value_D in zip(batch.key, batch.value_ND, strict=True):
+            rows.setdefault(name, []).append(value_D)
+    long = [np.array(found) for found in rows.values() if len(found) >= length]
+    whole = [cut(series_LD, length, length) for series_LD in long]
+    kept = [windows[np.isfinite(windows).all(axis=(1, 2))] for windows in whole]
+    if not any(map(len, kept)):
+        raise InputError(f"{path} has no whole window of {length} records: generate shorter sequences.")
+    return np.concatenate(kept)
