@@ -130,7 +130,8 @@ class Loop:
             for source, first in polled.gaps.items():
                 self._tasks.skip(source, first)
             for source, position in polled.positions.items():
-                if source in self.pipelines:
+                # Not while a commit is in doubt: its offset is what tells whether it happened.
+                if source in self.pipelines and not self._in_doubt:
                     self.pipelines[source].pass_over(position)
             self._tasks.open()
             if self._in_doubt:

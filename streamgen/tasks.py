@@ -117,6 +117,7 @@ class Tasks:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
         for source in sources:
             self._to_open.discard(source)
+            self._to_fail.pop(source, None)  # another worker may score the record
             self._opening.forget(source)
             self._checkpoints.remove(source)
             if self.pipelines.pop(source, None) is not None:

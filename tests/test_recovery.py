@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 
 import pytest
@@ -21,10 +22,11 @@ from streamgen.errors import (
     StreamgenError,
     TaskError,
 )
+from streamgen.kafka.transport import Committed
 from streamgen.learners.task import Results, Task
 from streamgen.loop import Loop
 from streamgen.records import Columns, OutputBatch, TopicPartition
-from streamgen.testing import LogRecord, MemoryLog, MemoryStore, MemoryTransport
+from streamgen.testing import Fault, LogRecord, MemoryLog, MemoryStore, MemoryTransport
 from tests.memory_rig import filled, loop_over, outputs, until_read
 
 ONE = TopicPartition("in", 1)
@@ -271,3 +273,26 @@ def test_dead_letters_alone_need_nothing_of_the_past(store: MemoryStore) -> None
     again.run(until_read(again, log))
     assert len(log.records("in.dlq")) == 30
     assert len(log.records("in.scores")) == 1
+
+
+def test_nothing_is_passed_over_while_a_commit_is_in_doubt(
+    store: MemoryStore, uninterrupted: Outputs
+) -> None:
+    """The committed offset is the one that was sent: a position that moved on would not know it again."""
+    log = filled()
+    loop, transport = loop_over(log, store, faults=[None, Fault.UNKNOWN_COMMITTED], commit_interval_ms=5)
+    committed, answers = transport.committed, [False] * 3
+
+    def silent(sources: Iterable[TopicPartition]) -> dict[TopicPartition, Committed | None]:
+        if loop._in_doubt and answers:
+            answers.pop()
+            for source in log.partitions("in"):
+                log.skip(source)
+            raise BrokerUnavailable("no broker answered")
+        return committed(sources)
+
+    transport.committed = silent  # type: ignore[method-assign]
+    transport._sizes = itertools.cycle([120])
+    loop.run(until_read(loop, log))
+    assert answers == []
+    assert outputs(log) == uninterrupted

@@ -114,6 +114,7 @@ class KafkaTaskStore:
         self._stored: _Stored | None = None  # known since `read`
         self._forget: set[str | None] = set()  # stored learners that are no part of the task's state
         self._attempt = ""  # the last write, whose outcome may be unknown
+        self._sure = True  # that `_stored` is what the topic holds
 
     def read(self, at_most: int, topic_id: str = "") -> Checkpoint | None:
         checkpoint, self._stored = self._look()
@@ -127,7 +128,7 @@ class KafkaTaskStore:
     ) -> Manifest:
         if self._stored is None:
             raise StateError(f"The state of {self._source} was not read before it is written.")
-        if not self._producer.is_open:
+        if not (self._sure and self._producer.is_open):
             self._claim_again(self._stored)
         self._attempt = uuid4().hex
         draft = _Draft(self, self._stored, manifest, learners, self._forget | set(removed), self._attempt)
@@ -145,11 +146,13 @@ class KafkaTaskStore:
         self._stored = None
 
     def _publish(self, batches: Iterable[OutputBatch]) -> None:
+        self._sure = False
         try:
             self._producer.publish(batches)
         except OutcomeUnknown as error:
             # The next write looks which way it went, see `_claim_again`.
             raise PublishAborted(str(error)) from error
+        self._sure = True
 
     def close(self) -> None:
         self._producer.close()
@@ -159,11 +162,12 @@ class KafkaTaskStore:
         written, the state here is stale."""
         try:
             self._producer.open()
-            self._stored = self._look()[1]
+            found = self._look()[1]
         except OutcomeUnknown as error:
             raise PublishAborted(str(error)) from error
-        if self._stored.written_by not in (known.written_by, self._attempt):
+        if found.written_by not in (known.written_by, self._attempt):
             raise Fenced(f"Another worker has stored the state of {self._source} meanwhile.")
+        self._stored, self._sure = found, True
 
     def _look(self) -> tuple[Checkpoint | None, _Stored]:
         values = _read(self._kafka, self._target, self._source)

@@ -138,7 +138,9 @@ def install(points: Points) -> set[str]:
     def stepping(pipeline: Any, *_: Any) -> str | None:
         return REPLAYING if pipeline.queued and pipeline.replaying else None
 
-    around(KafkaTransport, "publish", lambda _self, outputs, offsets: NOTHING_SENT if offsets else None, None)
+    around(
+        KafkaTransport, "publish", lambda _self, outputs, offsets, *_: NOTHING_SENT if offsets else None, None
+    )
     around(KafkaTransport, "poll", None, polled)
     around(KafkaTransport, "seek", None, lambda *_: RESTORED)
     around(Pipeline, "step", stepping, None)
