@@ -37,7 +37,7 @@ BUILTINS = {"eval", "exec", "compile", "__import__"}
 CALLS = {
     "os.system", "os.popen", "torch.load", "torch.jit.load", "torch.package.PackageImporter", "yaml.load",
     "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load", "yaml.unsafe_load_all",
-    "np.load", "numpy.load", "pandas.read_pickle",
+    "pandas.read_pickle",
 }  # fmt: skip
 OPTIONS = {"shell", "allow_pickle", "weights_only"}  # whose right value is the default
 
