@@ -82,13 +82,14 @@ class TopicRemade(TaskError):
 
 
 class LearnerFailed(TaskError):
-    """The learner raised at the records `first` … `end` − 1: its state may be half changed."""
+    """The learner raised at the records `first` … `end` − 1: its state may be half changed. `alone`: it is a
+    record that was tried by itself, for a learner had failed at it among others."""
 
-    def __init__(self, source: TopicPartition, first: int, end: int, reason: str) -> None:
+    def __init__(self, source: TopicPartition, first: int, end: int, reason: str, alone: bool) -> None:
         super().__init__(
             source, f"The learner failed at the records {first} to {end - 1} of {source}: {reason}"
         )
-        self.first, self.end, self.reason = first, end, reason
+        self.first, self.end, self.reason, self.alone = first, end, reason, alone
 
 
 class StopError(StreamgenError):

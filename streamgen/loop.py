@@ -7,13 +7,13 @@ ends this process and whenever; and the state behind a result is a function of t
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import structlog
 
+from streamgen.backoff import wait_s
 from streamgen.checkpoints import Checkpoints
 from streamgen.config import Config
 from streamgen.errors import (
@@ -44,7 +44,6 @@ MAX_QUEUED = 4000  # a partition with more waiting is paused: it keeps its place
 MAX_PENDING = 5000  # records that wait for one transaction
 IDLE_S = 0.2  # the longest wait of a poll
 LAG_S = 5.0  # between looks at the ends of the partitions
-BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
 BUSY_S = 0.005  # the longest wait of a poll while state is copied or partitions are given up
 LEAVE_S = 5.0  # the longest that a partition that was revoked waits for its checkpoint
 FINISH_S = 25.0  # the longest that a worker that was told to end waits for checkpoints
@@ -72,13 +71,13 @@ class Loop:
         background: Executor | None = None,
         retention_s: Mapping[str, float] | None = None,
     ) -> None:
-        self._config, self._transport = config, transport
+        self._config, self._transport, self._store = config, transport, store
         self._metrics, self._health = metrics, health
         self._clock, self._sleep = clock, sleep
         self._background = background or ThreadPoolExecutor(THREADS, "streamgen-state")
         self._checkpoints = Checkpoints(config.state, config.seed, metrics, self._background, clock)
         self._tasks = Tasks(
-            config, transport, pins, store, self._checkpoints, metrics, device, self._background
+            config, transport, pins, store, self._checkpoints, metrics, device, self._background, clock
         )
         self.pipelines = self._tasks.pipelines
         self._paused: set[TopicPartition] = set()
@@ -98,17 +97,18 @@ class Loop:
             self.finish()
         finally:
             self._drop(self._tasks.all)
+            self._transport.close()  # first: the others have the partitions while the rest ends
+            self._store.close()
             self._background.shutdown(wait=True)
-            self._transport.close()
 
     def turn(self) -> None:
         """One turn:
 
         1. Poll: records, and the partitions that came and went; those that are revoked in order are committed
            and checkpointed inside the poll, before they are given up.
-        2. Drop the tasks that are another worker's now, and queue the records of the others.
-        3. Open new tasks where their state left off, in the background; a partition that is far behind is
-           paused, so that polling stays quick.
+        2. Drop the tasks that are another worker's now, and queue the records of the others; a partition that
+           is far behind is paused, so that polling stays quick.
+        3. Open new tasks where their state left off, in the background.
         4. Process the queues in small steps until a commit is due: decode, score, learn, encode.
         5. When the oldest result has waited `commit_interval_ms`: one transaction of all results, dead
            letters and positions.
@@ -127,8 +127,12 @@ class Loop:
                 if raw.source in self.pipelines:
                     self.pipelines[raw.source].feed(raw)
             self._tasks.assign(polled.assigned)
+            self._pause()
             for source, first in polled.gaps.items():
-                self._tasks.skip(source, first)
+                try:
+                    self._tasks.skip(source, first)
+                except TaskError as error:  # the other gaps are told once
+                    self._reopen(error)
             for source, position in polled.positions.items():
                 # Not while a commit is in doubt: its offset is what tells whether it happened.
                 if source in self.pipelines and not self._in_doubt:
@@ -137,16 +141,13 @@ class Loop:
             if self._in_doubt:
                 self._ask()
             self._process()
-            self._pause_and_resume()
+            self._resume()
             if self._due():
                 self._commit()
             self._checkpoints.turn(self.pipelines)
             self._tell()
         except TaskError as error:
-            # Whether the partition is still ours the next polls tell; its state is to be read again.
-            log.warning("the task is opened again", source=str(error.source), reason=str(error))
-            self._drop([error.source])
-            self._tasks.reopen(error)
+            self._reopen(error)
         except ReopenError as error:
             log.warning("the claim on the tasks is void; rejoining", reason=str(error))
             self._drop(self._tasks.all)
@@ -166,7 +167,7 @@ class Loop:
                     break
                 except RetryError as error:
                     self._back_off(error)
-            self._store(self.pipelines, FINISH_S)
+            self._checkpoint(self.pipelines, FINISH_S)
         except ReopenError as error:
             log.warning("another worker has the tasks", reason=str(error))
 
@@ -177,12 +178,12 @@ class Loop:
         try:
             if any(pipeline.uncommitted for pipeline in leaving.values()):
                 self._commit()
-            self._store(leaving, LEAVE_S)
+            self._checkpoint(leaving, LEAVE_S)
         except StreamgenError as error:
             log.warning("given up without a checkpoint", sources=sorted(map(str, sources)), reason=str(error))
             self._in_doubt = True  # what is kept may be committed, whatever the error says
 
-    def _store(self, pipelines: Mapping[TopicPartition, Pipeline], seconds: float) -> None:
+    def _checkpoint(self, pipelines: Mapping[TopicPartition, Pipeline], seconds: float) -> None:
         """Checkpoint these tasks now, as far as `seconds` allow; what fails is not tried again."""
         end, tried = self._clock() + seconds, set[TopicPartition]()
         while self._clock() < end:
@@ -195,6 +196,12 @@ class Loop:
                 log.warning("not stored", source=str(error.source), reason=str(error))
                 tried.add(error.source)
             self._sleep(BUSY_S)
+
+    def _reopen(self, error: TaskError) -> None:
+        """Whether the partition is still ours the next polls tell; its state is to be read again."""
+        log.warning("the task is opened again", source=str(error.source), reason=str(error))
+        self._drop([error.source])
+        self._tasks.reopen(error)
 
     def _drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
@@ -224,14 +231,17 @@ class Loop:
         if busy:
             self._metrics.batch(self._clock() - began)
 
-    def _pause_and_resume(self) -> None:
-        full = {s for s, p in self.pipelines.items() if p.queued > MAX_QUEUED}
+    def _pause(self) -> None:
+        full = {s for s, p in self.pipelines.items() if p.queued > MAX_QUEUED} - self._paused
+        if full:
+            self._transport.pause(full)
+            self._paused |= full
+
+    def _resume(self) -> None:
         drained = {s for s in self._paused if self.pipelines[s].queued <= MAX_QUEUED // 2}
-        if full - self._paused:
-            self._transport.pause(full - self._paused)
         if drained:
             self._transport.resume(drained)
-        self._paused = (self._paused | full) - drained
+            self._paused -= drained
 
     def _patience(self) -> float:
         """How long a poll may wait, s."""
@@ -310,10 +320,7 @@ class Loop:
         if isinstance(error, PublishAborted):
             self._metrics.aborted()
         self._health.broker(self._failures < 3)
-        # Bounded: an outage of an hour fails a thousand times, and 2¹⁰²⁴ is no float.
-        longest = min(BACKOFF_S[0] * 2 ** min(self._failures, 16), BACKOFF_S[1])
-        # Jitter keeps a fleet from coming back all at once; it decides when, never what.
-        wait = random.uniform(longest / 2, longest)
+        wait = wait_s(self._failures)
         log.warning("not published; the results are kept", reason=str(error), again_in_s=round(wait, 2))
         self._sleep(wait)
 
@@ -327,15 +334,23 @@ class Loop:
         for source, left in replaying.items():
             self._metrics.replay_left(source, left)
         if self._clock() - self._lag_at >= LAG_S:
-            for source, pipeline in self.pipelines.items():
-                if self._transport.topic_id(source.topic) != pipeline.topic_id:
-                    raise TopicRemade(source, f"The topic {source.topic} was deleted and made again.")
-            for source, (_, end) in self._transport.bounds(self.pipelines).items():
-                self._metrics.lag(source, max(0, end - self.pipelines[source].position))
+            self._lag_at = self._clock()
             for source in self.pipelines:
                 self._tell_retention(source)
-            self._lag_at = self._clock()
-            self._health.broker(True)
+            try:
+                self._tell_lag()
+            except RetryError as error:  # results and checkpoints do not wait for it
+                log.warning("the lag is not known", reason=str(error))
+            else:
+                self._health.broker(True)
+
+    def _tell_lag(self) -> None:
+        """Raises `TopicRemade`."""
+        for source, pipeline in self.pipelines.items():
+            if self._transport.topic_id(source.topic) != pipeline.topic_id:
+                raise TopicRemade(source, f"The topic {source.topic} was deleted and made again.")
+        for source, end in self._transport.ends(self.pipelines).items():
+            self._metrics.lag(source, max(0, end - self.pipelines[source].position))
 
     def _tell_retention(self, source: TopicPartition) -> None:
         """A checkpoint that the log no longer reaches back to is worth nothing: said when half the time is

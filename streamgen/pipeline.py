@@ -132,7 +132,7 @@ class Pipeline:
                 raise
             first, end = int(columns.offset_N[0]), int(columns.offset_N[-1]) + 1
             reason = f"{type(error).__name__}: {error}"
-            raise LearnerFailed(self.source, first, end, reason) from error
+            raise LearnerFailed(self.source, first, end, reason, first in self._alone) from error
 
     @property
     def replaying(self) -> int:

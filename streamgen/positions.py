@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamgen.config import InputConfig
-from streamgen.errors import ConfigError
+from streamgen.errors import ConfigError, LogGap
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Committed, Offsets
 from streamgen.records import TopicPartition
@@ -41,14 +41,20 @@ class Positions:
         self._offsets, self._pins = offsets, pins
 
     def of(self, source: TopicPartition, config: InputConfig) -> Begun:
-        """A partition that was added later begins at its first record."""
+        """A partition that was added later begins at its first record.
+
+        Raises `RetryError` when its leader does not answer, and `LogGap` when it ends before what the group
+        has committed of it.
+        """
         topic_id = self._offsets.topic_id(source.topic)
         topic = pinned_name(source.topic, topic_id)
         start = self._pinned(topic, config, "start", config.start)
         publish_from = self._pinned(topic, config, "publish_from", config.publish_from)
         committed = self._offsets.committed([source])[source]
         remade = committed is not None and not is_of(committed, topic_id)
-        retained, _ = self._offsets.bounds([source])[source]
+        retained, end = self._offsets.bounds([source])[source]
+        if committed is not None and not remade and committed.offset > end:
+            raise LogGap(cut(source, f"it ends at {end}, and offset {committed.offset} is committed"))
         begin = start.get(str(source.partition), 0)
         return Begun(
             topic,
@@ -83,6 +89,14 @@ def resolve(known: Offsets, topic: str, name: str, where: str, timezone: str) ->
             raise ConfigError(f"inputs: {topic}: {name} is {where!r}, which is no time.")
         offsets = known.offsets_at(sources, time)
     return {str(source.partition): offset for source, offset in offsets.items()}
+
+
+def cut(source: TopicPartition, how_known: str) -> str:
+    """What is said of a partition that lost records at its end, as when an unclean leader is elected."""
+    return (
+        f"The log of {source} was cut ({how_known}): what comes next has offsets that were scored already. "
+        "Choose another application_id, or forget this one's state (streamgen state reset)."
+    )
 
 
 def pinned_name(topic: str, topic_id: str) -> str:

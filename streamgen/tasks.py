@@ -6,21 +6,23 @@ processed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 
 import structlog
 
+from streamgen.backoff import wait_s
 from streamgen.checkpoints import Checkpoints
 from streamgen.config import Config, InputConfig
-from streamgen.errors import LearnerFailed, LogGap, ReopenError, RetryError, TaskError
+from streamgen.errors import LearnerFailed, LogGap, ReopenError, RetryError, TaskError, TopicRemade
 from streamgen.kafka.pins import Pins
 from streamgen.kafka.transport import Transport
 from streamgen.learners.task import Task
 from streamgen.metrics import Metrics
 from streamgen.opening import Opened, Opening, failed_pin
 from streamgen.pipeline import Pipeline
-from streamgen.positions import Positions
+from streamgen.positions import Positions, cut
 from streamgen.records import TopicPartition
 from streamgen.state.store import Store
 
@@ -28,7 +30,10 @@ log = structlog.get_logger()
 
 
 class Tasks:
-    """A pipeline for each partition that is open; the other assigned ones are opened in `background`."""
+    """A pipeline for each partition that is open; the other assigned ones are opened in `background`.
+
+    One that cannot be opened waits, and the others go on meanwhile.
+    """
 
     def __init__(
         self,
@@ -40,6 +45,7 @@ class Tasks:
         metrics: Metrics,
         device: str,
         background: Executor,
+        clock: Callable[[], float],
     ) -> None:
         self.pipelines: dict[TopicPartition, Pipeline] = {}
         self._config, self._transport, self._pins = config, transport, pins
@@ -47,9 +53,11 @@ class Tasks:
         self._inputs = {one.topic: one for one in config.inputs}
         self._positions = Positions(transport, pins)
         self._opening = Opening(store, config.seed, device, background)
-        self._to_open: set[TopicPartition] = set()  # assigned, and not begun to open
+        self._clock = clock
+        self._to_open: dict[TopicPartition, float] = {}  # assigned, and not begun to open; not before
+        self._failures = Counter[TopicPartition]()  # to open, in a row
         self._to_fail: dict[TopicPartition, LearnerFailed] = {}  # records to be tried alone, or given up
-        self._alone: dict[TopicPartition, range] = {}  # offsets at which a learner failed among others
+        self._alone: dict[TopicPartition, range] = {}  # of tasks being opened: records to be tried alone
 
     @property
     def opening(self) -> int:
@@ -63,66 +71,85 @@ class Tasks:
 
     def assign(self, sources: Iterable[TopicPartition]) -> None:
         """These are this worker's from now on."""
-        self._to_open |= set(sources)
+        self._to_open.update(dict.fromkeys(sources, self._clock()))
 
     def open(self) -> None:
         """Restore the newest state at or before the committed offset, and go on from there in silence.
 
-        Raises `RetryError` when no broker answers: it is tried again at the next call. Raises `LogGap` and
-        `StateError` for what a person must judge.
+        What fails for want of a broker is tried again later. Raises `LogGap` and `StateError` for what a
+        person must judge, and `ReopenError` when another worker pins what the application must remember.
         """
-        for source in sorted(self._to_open):
-            config = self._inputs[source.topic]
-            begun = self._positions.of(source, config)
-            if begun.remade:
-                _judge_gap(
-                    config,
-                    f"The topic {source.topic} was deleted and made again since offset {begun.lost_at} of "
-                    f"{source} was committed: what was learned is of the old one, and what that had beyond "
-                    "the offset is lost.",
-                )
-            self._judge_failure(source, begun.topic)
-            self._opening.begin(source, config, begun, self._pins)
-            self._to_open.discard(source)
-        failed: RetryError | ReopenError | None = None
+        now = self._clock()
+        for source in sorted(s for s, not_before in self._to_open.items() if not_before <= now):
+            try:
+                self._begin(source)
+            except RetryError as error:
+                self._later(source, error)
+                break  # it may have waited for an answer: one such wait a turn
         for source, future in self._opening.done():
             try:
                 opened = future.result()
             except (RetryError, ReopenError) as error:
-                log.warning("a task could not be opened", source=str(source), reason=str(error))
-                self._to_open.add(source)
-                failed = error
+                self._later(source, error)
             else:
                 self._start(source, opened)
-        if isinstance(failed, RetryError):
-            raise failed
 
     def skip(self, source: TopicPartition, first: int) -> None:
-        """The log begins at `first` now: records were removed before they were read. Raises `LogGap`."""
+        """The next record is gone, and the log begins at `first` now.
+
+        Raises `TopicRemade` when it is the log of another topic, and `LogGap`.
+        """
         pipeline = self.pipelines.get(source)
         if pipeline is None:
             return
         lost = first - pipeline.position - pipeline.queued
+        if lost < 0:
+            if self._transport.topic_id(source.topic) != pipeline.topic_id:
+                raise TopicRemade(source, f"The topic {source.topic} was deleted and made again.")
+            raise LogGap(cut(source, f"offset {pipeline.position} was read already"))
         _judge_gap(pipeline.config, f"Retention removed {lost} records of {source} before they were read.")
         self._metrics.lost(source.topic, lost)
         self._transport.seek(source, first)
 
     def reopen(self, error: TaskError) -> None:
         """Open a task again that was dropped because of `error`."""
-        self._to_open.add(error.source)
+        self._to_open[error.source] = self._clock()
         if isinstance(error, LearnerFailed):
             self._to_fail[error.source] = error
 
     def drop(self, sources: Iterable[TopicPartition]) -> None:
         """Forget tasks without writing: whoever has them goes on from what is committed."""
         for source in sources:
-            self._to_open.discard(source)
-            self._to_fail.pop(source, None)  # another worker may score the record
+            for known in (self._to_open, self._failures, self._to_fail, self._alone):
+                known.pop(source, None)
             self._opening.forget(source)
             self._checkpoints.remove(source)
             if self.pipelines.pop(source, None) is not None:
                 self._metrics.revoked(source)
                 log.info("task dropped", source=str(source))
+
+    def _begin(self, source: TopicPartition) -> None:
+        config = self._inputs[source.topic]
+        begun = self._positions.of(source, config)
+        if begun.remade:
+            _judge_gap(
+                config,
+                f"The topic {source.topic} was deleted and made again since offset {begun.lost_at} of "
+                f"{source} was committed: what was learned is of the old one, and what that had beyond "
+                "the offset is lost.",
+            )
+        self._judge_failure(source, begun.topic)
+        self._opening.begin(source, config, begun, self._pins)
+        del self._to_open[source]
+
+    def _later(self, source: TopicPartition, error: RetryError | ReopenError) -> None:
+        """It could not be opened: not at once again."""
+        self._failures[source] += 1
+        wait = wait_s(self._failures[source])
+        self._to_open[source] = self._clock() + wait
+        log.warning(
+            "a task could not be opened", source=str(source), reason=str(error), again_in_s=round(wait, 2)
+        )
 
     def _start(self, source: TopicPartition, opened: Opened) -> None:
         config, begun, position = self._inputs[source.topic], opened.begun, opened.position
@@ -153,8 +180,9 @@ class Tasks:
             publish_from=begun.publish_from,
             topic_id=begun.topic_id,
             failed=opened.failed,
-            alone=self._alone.get(source, range(0)),
+            alone=self._alone.pop(source, range(0)),
         )
+        self._failures.pop(source, None)
         self._metrics.assigned(source)
         if opened.manifest is not None:
             self._metrics.restored(source, opened.manifest.offset, opened.manifest.written)
@@ -171,11 +199,11 @@ class Tasks:
         failure = self._to_fail.get(source)
         if failure is None:
             return
-        if failure.first not in self._alone.get(source, range(0)):
-            self._alone[source] = range(failure.first, failure.end)
-        else:
+        if failure.alone:
             fact = {"offset": failure.first, "detail": failure.reason}
             self._pins.put_if_absent(topic, failed_pin(source.partition, failure.first), fact)
+        else:
+            self._alone[source] = range(failure.first, failure.end)
         del self._to_fail[source]
 
 

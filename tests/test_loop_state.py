@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -182,10 +183,10 @@ def test_retention_that_overtakes_the_reader(store: MemoryStore, on_log_gap: str
         assert scored[-1] == log.partition(ONE).end - 1
 
 
-def remade(log: MemoryLog) -> None:
+def remade(log: MemoryLog, records: int = 300) -> None:
     log.delete_topic("in")
     log.create_topic("in", 2)
-    for n in range(300):
+    for n in range(records):
         log.append("in", b'{"x": %d.5}' % (n % 7), key=b"k%d" % (n % 5), timestamp_ms=n)
 
 
@@ -199,13 +200,13 @@ def test_a_topic_that_was_made_again_is_said(store: MemoryStore) -> None:
         again.run(until_read(again, log))
 
 
-def during(log: MemoryLog, store: MemoryStore, policy: str) -> Loop:
-    """A worker whose topic is made again while it works, and is longer than the old one at once."""
+def during(log: MemoryLog, store: MemoryStore, policy: str, records: int = 300) -> Loop:
+    """A worker whose topic is made again while it works, and is longer than the old one at once, or not."""
     loop, _ = loop_over(log, store, polls=[20], input={"on_log_gap": policy}, commit_interval_ms=5)
     loop.run(until_read(loop, log))
     loop, _ = loop_over(log, store, polls=[20], input={"on_log_gap": policy}, commit_interval_ms=5)
     loop.turn()
-    remade(log)
+    remade(log, records)
     return loop
 
 
@@ -216,9 +217,10 @@ def patiently(loop: Loop) -> None:
         loop._sleep(1)
 
 
-def test_a_topic_that_is_made_again_while_it_is_read_is_said(store: MemoryStore) -> None:
+@pytest.mark.parametrize("records", [300, 10])
+def test_a_topic_that_is_made_again_while_it_is_read_is_said(store: MemoryStore, records: int) -> None:
     log = filled()
-    loop = during(log, store, "fail")
+    loop = during(log, store, "fail", records)
     with pytest.raises(LogGap, match="deleted and made again"):
         patiently(loop)
 
@@ -236,6 +238,32 @@ def test_a_topic_that_is_made_again_while_it_is_read_may_be_begun_anew(store: Me
             range(len(log.records("in", partition)))
         )
     assert len(log.records("in.scores")) >= old + 300
+
+
+def test_a_topic_that_is_made_again_and_ends_before_what_was_read_may_be_begun_anew(
+    store: MemoryStore,
+) -> None:
+    log = filled()
+    loop = during(log, store, "continue", 10)
+    old = len(log.records("in.scores"))
+    patiently(loop)
+    loop.run(until_read(loop, log))
+    assert len(log.records("in.scores")) == old + 10
+
+
+@pytest.mark.parametrize("when", ["while it is read", "before a start"])
+def test_a_log_that_was_cut_ends_the_worker_whatever_is_allowed(store: MemoryStore, when: str) -> None:
+    """What comes next has offsets that were scored already: to go on would be a second result of them."""
+    log = filled()
+    loop, _ = loop_over(log, store, input={"on_log_gap": "continue"})
+    while not until_read(loop, log)():
+        loop.turn()
+    log.partition(ONE).end = 20
+    del log.partition(ONE).records[20:]
+    if when == "before a start":
+        loop, _ = loop_over(log, store, input={"on_log_gap": "continue"})
+    with pytest.raises(LogGap, match="in-1 was cut"):
+        patiently(loop)
 
 
 def test_the_committed_offset_of_a_topic_that_is_gone_answers_nothing(store: MemoryStore) -> None:
@@ -346,6 +374,29 @@ def test_a_record_that_its_learner_fails_at_is_a_dead_letter(
     other, _ = loop_over(clean, MemoryStore())
     other.run(until_read(other, clean))
     assert [r.value for r in log.records("in.scores")] == [r.value for r in clean.records("in.scores")]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_failed_is_the_next_owners_to_try(
+    store: MemoryStore, poisoned: list[int], begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A partition that goes after its learner failed and comes back has no memory of that."""
+    log = with_poison(50)
+    loop, transport = loop_over(log, store, polls=[40], **OFTEN)
+    while ONE in loop.pipelines or not log.records("in.scores"):
+        loop.turn()
+    if begun:  # to be opened again
+        with monkeypatch.context() as slow:
+            slow.setattr(loop._background, "submit", lambda *call: Future())
+            loop.turn()
+    assert bool(loop._tasks._alone) is begun
+    assert bool(loop._tasks._to_fail) is not begun
+    transport.lose(ONE)
+    loop.turn()
+    assert loop._tasks._alone == loop._tasks._to_fail == {}
+    transport.assign(ONE)
+    loop.run(until_read(loop, log))
+    assert len(log.records("in.dlq")) == 1
 
 
 def test_a_replay_does_not_decide_again(

@@ -6,7 +6,7 @@ Quix Streams 1067 (a recovery that never ends), 1114 and 1124 (a partition that 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
@@ -180,6 +180,36 @@ def test_a_restore_that_fails_is_tried_again(
     loop, _ = loop_over(log, store, polls=[20], commit_interval_ms=5)
     loop.run(until_read(loop, log))
     assert failures == 0
+    assert outputs(log) == uninterrupted
+
+
+def test_a_partition_without_a_leader_holds_up_no_other(
+    half_done: tuple[MemoryLog, MemoryStore],
+    uninterrupted: dict[str, list[LogRecord]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log, store = half_done
+    loop, transport = loop_over(log, store, polls=[20], commit_interval_ms=5)
+    bounds, led = transport.bounds, False
+
+    def leaderless(sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
+        if ONE in (sources := list(sources)) and not led:
+            raise BrokerUnavailable("in-1 has no leader now")
+        return bounds(sources)
+
+    monkeypatch.setattr(transport, "bounds", leaderless)
+    monkeypatch.setattr(transport, "ends", lambda sources: {})
+    slept: list[float] = []
+    sleep = loop._sleep
+    loop._sleep = lambda seconds: (slept.append(seconds), sleep(seconds))[1]
+    for _ in range(40):
+        loop.turn()
+    assert log.committed["streamgen"][ZERO] == log.partition(ZERO).end
+    assert list(loop.pipelines) == [ZERO]
+    assert slept == []
+    assert ONE in loop._tasks.all
+    led = True
+    loop.run(until_read(loop, log))
     assert outputs(log) == uninterrupted
 
 

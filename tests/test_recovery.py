@@ -26,7 +26,7 @@ from streamgen.kafka.transport import Committed
 from streamgen.learners.task import Results, Task
 from streamgen.loop import Loop
 from streamgen.records import Columns, OutputBatch, TopicPartition
-from streamgen.testing import Fault, LogRecord, MemoryLog, MemoryStore, MemoryTransport
+from streamgen.testing import Fault, Inline, LogRecord, MemoryLog, MemoryStore, MemoryTransport
 from tests.memory_rig import filled, loop_over, outputs, until_read
 
 ONE = TopicPartition("in", 1)
@@ -199,6 +199,71 @@ def test_an_outage_fills_no_memory(store: MemoryStore, monkeypatch: pytest.Monke
 
     loop.run(stopping)
     assert most <= 20 + 2 * 4
+
+
+def test_what_cannot_be_processed_fills_no_memory(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Partitions are paused although the turn fails behind them."""
+    monkeypatch.setattr("streamgen.loop.MAX_QUEUED", 30)
+    log = filled()
+    loop, _ = loop_over(log, store, polls=[10], **OFTEN)
+    pin, failures = loop._tasks._pins.put_if_absent, iter(range(40))
+
+    def unlucky(topic: str, name: str, value: object) -> object:
+        if name == "features" and next(failures, None) is not None:
+            raise BrokerUnavailable("no broker answered")
+        return pin(topic, name, value)
+
+    loop._tasks._pins.put_if_absent = unlucky  # type: ignore[method-assign]
+    most = 0
+
+    def stopping() -> bool:
+        nonlocal most
+        most = max(most, *(pipeline.queued for pipeline in loop.pipelines.values()), 0)
+        return until_read(loop, log)()
+
+    loop.run(stopping)
+    assert next(failures, None) is None
+    assert 30 < most <= 30 + 10
+
+
+def test_what_is_not_known_of_the_lag_holds_nothing_up(
+    store: MemoryStore, uninterrupted: Outputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = filled()
+    loop, transport = loop_over(log, store, polls=[20], **OFTEN)
+    asked = []
+
+    def unlucky(sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        asked.append(loop._clock())
+        raise BrokerUnavailable("no broker answered")
+
+    monkeypatch.setattr(transport, "ends", unlucky)
+    while not until_read(loop, log)():
+        loop.turn()
+    assert outputs(log) == uninterrupted
+    loop._sleep(5)
+    for _ in range(20):
+        loop.turn()
+    assert len(asked) == 2
+    assert loop._failures == 0
+
+
+def test_the_group_is_left_before_what_is_under_way_ends(store: MemoryStore) -> None:
+    """A read of a large state may take minutes: the others have the partitions meanwhile."""
+    closed = []
+
+    class Slow(Inline):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            closed.extend([transport._closed, store_closed])
+
+    store_closed: list[bool] = []
+    store.close = lambda: store_closed.append(True)  # type: ignore[method-assign]
+    log = filled()
+    loop, transport = loop_over(log, store, background=Slow(), **OFTEN)
+    loop.run(until_read(loop, log))
+    assert closed == [True, [True]]
 
 
 def test_pins_that_another_fenced_are_asked_again(store: MemoryStore, uninterrupted: Outputs) -> None:

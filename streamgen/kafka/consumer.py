@@ -14,7 +14,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.config import KafkaConfig
-from streamgen.errors import BrokerUnavailable, Fenced, LogGap, TopicError
+from streamgen.errors import BrokerUnavailable, Fenced, TopicError
 from streamgen.kafka import fastpath
 from streamgen.kafka.assignor import Assignor
 from streamgen.kafka.client import client_settings, translated
@@ -25,12 +25,8 @@ from streamgen.records import RawBatch, TopicPartition
 log = logging.getLogger(__name__)
 
 ANSWER_TIMEOUT_MS = 30_000
+END_TIMEOUT_MS = 5_000  # for the lag; nothing is worth waiting longer for it
 METADATA_AGE_MS = 5_000
-
-_HOW_ON = (
-    "Start again: where it was made anew, `on_log_gap: continue` begins at its first record; where it was "
-    "cut, choose another application_id or reset this one (streamgen state reset)."
-)
 
 
 class _Changes(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped
@@ -224,10 +220,21 @@ class GroupConsumer:
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         partitions = [ClientPartition(*source) for source in sources]
+        for partition in partitions:
+            # The client would wait for a leader for as long as it may.
+            if not fastpath.has_leader(self._consumer, partition):
+                raise BrokerUnavailable(f"{TopicPartition(*partition)} has no leader now.")
         with translated("reading the bounds of partitions"):
             first = self._consumer.beginning_offsets(partitions, timeout_ms=ANSWER_TIMEOUT_MS)
             end = self._consumer.end_offsets(partitions, timeout_ms=ANSWER_TIMEOUT_MS)
         return {TopicPartition(*partition): (first[partition], end[partition]) for partition in partitions}
+
+    def ends(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        partitions = [ClientPartition(*source) for source in sources]
+        led = [partition for partition in partitions if fastpath.has_leader(self._consumer, partition)]
+        with translated("reading the ends of partitions"):
+            end = self._consumer.end_offsets(led, timeout_ms=END_TIMEOUT_MS)
+        return {TopicPartition(*partition): end[partition] for partition in led}
 
     def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         sources = list(sources)
@@ -272,22 +279,17 @@ class GroupConsumer:
         try:
             return self._consumer.poll(timeout_ms=timeout_s * 1000, max_records=max_records)
         except errors.OffsetOutOfRangeError as error:
-            self._judge_out_of_range(error.args[0])
+            self._note_gaps(error.args[0])
         except errors.LogTruncationError as error:
-            raise LogGap(
-                f"A topic's log was cut or made anew below what was read already ({error}). {_HOW_ON}"
-            ) from error
+            self._note_gaps(error.divergent_offsets)
         return {}
 
-    def _judge_out_of_range(self, positions: dict[ClientPartition, int]) -> None:
-        for partition, position in positions.items():
+    def _note_gaps(self, partitions: Iterable[ClientPartition]) -> None:
+        """Retention has passed what was to be read next, or the log was cut or made again before it."""
+        self._consumer.topics()  # what is known of a topic may be of the one that was there before
+        for partition in partitions:
             source = TopicPartition(*partition)
-            first, end = self.bounds([source])[source]
-            if position > end:
-                raise LogGap(
-                    f"{source} ends at offset {end}, and offset {position} was read already: the topic was "
-                    f"made anew or cut, and the records between are lost. {_HOW_ON}"
-                )
+            first, _ = self.bounds([source])[source]
             self._consumer.pause(partition)
             self._consumer.seek(partition, first)  # else every poll would find the gap again
             self._gaps[source] = first

@@ -255,6 +255,12 @@ def topic_id(consumer: Any, topic: str) -> str:
     return "" if found is None else str(found)
 
 
+def has_leader(consumer: Any, partition: TopicPartition) -> bool:
+    """Whether the newest metadata names a leader of the partition. Nobody is asked."""
+    leader = consumer._cluster.leader_for_partition(partition)
+    return leader is None or leader >= 0  # None: nothing is known of it yet
+
+
 class _Kept:
     """What joining the group gave, or will give, until it was looked at."""
 

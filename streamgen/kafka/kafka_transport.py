@@ -62,6 +62,9 @@ class KafkaTransport:
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
         return self._consumer.bounds(sources)
 
+    def ends(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._consumer.ends(sources)
+
     def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         return self._consumer.offsets_at(sources, time_ms)
 

@@ -155,15 +155,20 @@ class TransactionalProducer:
             if offsets:
                 self._send_offsets(offsets, group, topic_ids or {})
         except errors.KafkaError as error:
-            self._abort()
-            if isinstance(error, _SUPERSEDED):
-                self.in_doubt = False  # who superseded it, or the coordinator, has aborted the transaction
+            self._abort(superseded=isinstance(error, _SUPERSEDED))
             raise _aborted(error) from error
         except BaseException:  # also what ends the process: an open transaction blocks its readers
             self._abort()
             raise
         self._commit()
         self._blocked = None
+
+    def abandon(self) -> None:
+        """End the producer at once. A transaction that may be open is for its successor to end: who would end
+        it here fences a successor that there is already."""
+        if self._producer is not None:
+            self._discard()
+        self.in_doubt = False
 
     def close(self) -> None:
         """End the producer; a transaction that may be open is aborted first, or its readers would wait."""
@@ -294,7 +299,7 @@ class TransactionalProducer:
         self._discard()
         raise OutcomeUnknown(f"No answer to a commit within {ANSWER_TIMEOUT_S:.0f} s.")
 
-    def _abort(self) -> bool:
+    def _abort(self, superseded: bool = False) -> bool:
         """Abort the transaction and throw the producer away; False: its successor has to end it."""
         done = False
         try:
@@ -303,10 +308,12 @@ class TransactionalProducer:
             else:
                 self._producer.abort_transaction()
                 done = True
+        except _SUPERSEDED:
+            superseded = True  # who did that, or the coordinator, has ended the transaction
         except errors.KafkaError as error:
             log.warning("an abort failed, a new producer takes over: %s", error)
         self._discard()
-        self.in_doubt = not done
+        self.in_doubt = not (done or superseded)
         return done
 
     def _discard(self) -> None:

@@ -51,7 +51,10 @@ class Offsets(Protocol):
         """What tells a topic from another one of its name, made later; empty where there is no such id."""
 
     def bounds(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, int]]:
-        """First retained offset and read_committed end (last stable offset) of each partition."""
+        """First retained offset and read_committed end (last stable offset) of each partition.
+
+        Raises `BrokerUnavailable`, at once when one has no leader.
+        """
 
     def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         """First offset whose Kafka timestamp is at or after `time_ms`; the end where there is none."""
@@ -91,6 +94,9 @@ class Transport(Offsets, Protocol):
 
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         """Undo `pause`."""
+
+    def ends(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """The read_committed end of each of the partitions that have a leader now."""
 
     def forget(self) -> None:
         """Own nothing any more: the next polls assign again what the group leaves this member."""

@@ -53,6 +53,9 @@ class FileStore:
         folder.clean()
         return FileTaskStore(source, folder)
 
+    def close(self) -> None:
+        """A file is read to its end."""
+
     def sources(self) -> list[TopicPartition]:
         """The tasks that have a checkpoint. Raises `StateError`, `RetryError`."""
         found = []

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from threading import Event
 from typing import Any
 from uuid import uuid4
 
@@ -43,6 +44,7 @@ from streamgen.state.checkpoint import (
 PART_BYTES = 384 << 10  # a record stays well below the 1 MiB that a broker takes unless told otherwise
 BATCH_BYTES = 480_000
 TRANSACTION_TIMEOUT_MS = 300_000  # a large checkpoint may take minutes; the next owner ends it at once
+WRITE_TIMEOUT_S = 240.0  # below that: one that the broker has aborted could not be told from a foreign one
 READ_TIMEOUT_S = 120.0  # without any progress
 
 
@@ -64,24 +66,29 @@ class KafkaStore:
         self._kafka, self._application = kafka, application_id
         self._topic = state_topic(application_id)
         self._partitions: int | None = None  # of the topic
+        self._closing = Event()
 
     def claim(self, source: TopicPartition) -> KafkaTaskStore:
         from streamgen.kafka.producer import TransactionalProducer
 
+        target = self._target(source)
         producer = TransactionalProducer(
             self._kafka, f"{self._application}-state-{source}", TRANSACTION_TIMEOUT_MS
         )
         producer.open()
-        return KafkaTaskStore(self._kafka, self._target(source), source, producer)
+        return KafkaTaskStore(self._kafka, target, source, producer, self._closing)
+
+    def close(self) -> None:
+        self._closing.set()
 
     def peek(self, source: TopicPartition) -> Checkpoint | None:
-        values = _read(self._kafka, self._target(source), source)
+        values = _read(self._kafka, self._target(source), source, self._closing)
         return _checkpoint(values, source, f"in {self._topic}")[0]
 
     def sources(self) -> list[TopicPartition]:
         found = set()
         for partition in range(self._count()):
-            for key in _read(self._kafka, TopicPartition(self._topic, partition), None):
+            for key in _read(self._kafka, TopicPartition(self._topic, partition), None, self._closing):
                 kind, *rest = _decode_key(key, self._topic)
                 if kind == "task":
                     found.add(TopicPartition(*rest))
@@ -108,9 +115,15 @@ class KafkaTaskStore:
     whole = False
 
     def __init__(
-        self, kafka: KafkaConfig, target: TopicPartition, source: TopicPartition, producer: Any
+        self,
+        kafka: KafkaConfig,
+        target: TopicPartition,
+        source: TopicPartition,
+        producer: Any,
+        closing: Event,
     ) -> None:
         self._kafka, self._target, self._source, self._producer = kafka, target, source, producer
+        self._closing = closing
         self._stored: _Stored | None = None  # known since `read`
         self._forget: set[str | None] = set()  # stored learners that are no part of the task's state
         self._attempt = ""  # the last write, whose outcome may be unknown
@@ -155,7 +168,7 @@ class KafkaTaskStore:
         self._sure = True
 
     def close(self) -> None:
-        self._producer.close()
+        self._producer.abandon()
 
     def _claim_again(self, known: _Stored) -> None:
         """The producer failed, and its successor fences whoever came meanwhile: if somebody did and has
@@ -170,7 +183,7 @@ class KafkaTaskStore:
         self._stored, self._sure = found, True
 
     def _look(self) -> tuple[Checkpoint | None, _Stored]:
-        values = _read(self._kafka, self._target, self._source)
+        values = _read(self._kafka, self._target, self._source, self._closing)
         return _checkpoint(values, self._source, f"in {self._target.topic}")
 
 
@@ -188,6 +201,7 @@ class _Draft:
     ) -> None:
         self._target, self._source = store._target, store._source
         self._manifest, self._learners, self._removed = manifest, learners, removed
+        self._until = time.monotonic() + WRITE_TIMEOUT_S
         self._model = str(manifest.input.get("model", {}).get("name"))
         # A copy: an aborted write leaves what is known of the topic as it was.
         self.next = _Stored(None, written_by, dict(before.records), before.fact_parts, before.tally.copy())
@@ -214,6 +228,12 @@ class _Draft:
     def _records(self) -> Iterator[tuple[bytes, bytes | None]]:
         stored = self.next
         for learner in self._learners:
+            if time.monotonic() > self._until:
+                raise PublishAborted(
+                    f"The checkpoint of {self._source} took longer than {WRITE_TIMEOUT_S:.0f} s: it has too "
+                    "many learners for this machine. Checkpoint more often, or keep the state in files "
+                    "(state.store)."
+                )
             self._removed.discard(learner.key)
             stored.tally.update({learner.key: learner_hash(learner.key, learner.fields)}, ())
             parts = _cut(encode_fields(learner.fields))
@@ -300,7 +320,9 @@ def _checkpoint(
     return Checkpoint(manifest, decoded), stored
 
 
-def _read(kafka: KafkaConfig, partition: TopicPartition, source: TopicPartition | None) -> dict[bytes, bytes]:
+def _read(
+    kafka: KafkaConfig, partition: TopicPartition, source: TopicPartition | None, closing: Event
+) -> dict[bytes, bytes]:
     """The newest value of each key of a task (of all tasks: None), up to the partition's end as it is now."""
     from kafka import KafkaConsumer
     from kafka import TopicPartition as ClientPartition
@@ -325,6 +347,8 @@ def _read(kafka: KafkaConfig, partition: TopicPartition, source: TopicPartition 
             consumer.seek_to_beginning(theirs)
             moved, position = time.monotonic(), -1
             while (now := consumer.position(theirs)) < end:
+                if closing.is_set():
+                    raise BrokerUnavailable(f"{partition} was not read to its end: the worker ends.")
                 if now > position:
                     moved, position = time.monotonic(), now
                 elif time.monotonic() - moved > READ_TIMEOUT_S:

@@ -52,6 +52,9 @@ class Store(Protocol):
         Raises `RetryError`, or a `StopError` such as `PermissionDenied`.
         """
 
+    def close(self) -> None:
+        """The worker ends: reads that are under way in other threads need not come to their end."""
+
     def sources(self) -> list[TopicPartition]:
         """The tasks that have a checkpoint."""
 

@@ -47,6 +47,9 @@ class MemoryStore:
     def claim(self, source: TopicPartition) -> MemoryTaskStore:
         return MemoryTaskStore(self, self._kept.setdefault(source, _Kept()), source)
 
+    def close(self) -> None:
+        """No read takes long."""
+
     def sources(self) -> list[TopicPartition]:
         return sorted(source for source, kept in self._kept.items() if kept.manifest is not None)
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from streamgen.errors import Fenced, LogGap, OutcomeUnknown, PublishAborted, StopError
+from streamgen.errors import Fenced, OutcomeUnknown, PublishAborted, StopError
 from streamgen.kafka.transport import Committed, OnRevoke, Polled
 from streamgen.records import OutputBatch, RawBatch, TopicPartition
 from streamgen.testing.log import LogRecord, MemoryLog
@@ -131,6 +131,9 @@ class MemoryTransport:
         logs = {source: self.log.partition(source) for source in sources}
         return {source: (log.start, log.end) for source, log in logs.items()}
 
+    def ends(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return {source: end for source, (_, end) in self.bounds(sources).items()}
+
     def offsets_at(self, sources: Iterable[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         self._check()
         found = {}
@@ -192,9 +195,7 @@ class MemoryTransport:
             if position is None or source in self._paused or left == 0:
                 continue
             log = self.log.partition(source)
-            if position > log.end:
-                raise LogGap(f"Offset {position} of {source} is beyond its end {log.end}.")
-            if position < log.start:
+            if position < log.start or position > log.end:
                 self._gaps[source], self._position[source] = log.start, None
                 continue
             first = bisect_left(log.records, position, key=lambda record: record.offset)

@@ -278,6 +278,30 @@ def test_who_looks_disturbs_no_owner(onlooker: Store, claim: Callable[..., TaskS
         assert onlooker.sources() == [SOURCE]
 
 
+def test_an_owner_that_gives_up_leaves_its_successor_alone(
+    onlooker: Store, claim: Callable[..., TaskStore]
+) -> None:
+    """In the middle of a checkpoint, its task having gone to another worker that has claimed it."""
+    stale = claim()
+    stale.read(0)
+    state: Learners = {"k": fields(1)}
+    before = write(stale, manifest(1), state)
+    owner: list[TaskStore] = []
+
+    def overtaken() -> Iterator[LearnerState]:
+        yield LearnerState("k", {"w": np.zeros(200_000)})
+        owner.append(claim())
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stale.write(manifest(2), overtaken(), ())
+    assert owner[0].read(1) is not None
+    stale.close()
+    assert_holds(onlooker, before, state)
+    state["k"] = fields(3)
+    assert_holds(onlooker, write(owner[0], manifest(3), state), state)
+
+
 def test_an_earlier_owner_is_fenced_or_harmless(onlooker: Store, claim: Callable[..., TaskStore]) -> None:
     first: Learners = {"k": fields(1)}
     second: Learners = {"k": fields(2), "new": fields(3)}
