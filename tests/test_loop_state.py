@@ -383,7 +383,7 @@ def test_what_failed_is_the_next_owners_to_try(
     """A partition that goes after its learner failed and comes back has no memory of that."""
     log = with_poison(50)
     loop, transport = loop_over(log, store, polls=[40], **OFTEN)
-    while ONE in loop.pipelines or not log.records("in.scores"):
+    while ONE not in loop._tasks._to_fail:
         loop.turn()
     if begun:  # to be opened again
         with monkeypatch.context() as slow:
