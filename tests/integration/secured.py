@@ -118,18 +118,18 @@ class Secured:
 
 
 def read_committed_values(kafka: KafkaConfig, topic: str) -> list[Any]:
-    """Of a topic with one partition; none when there is no topic."""
+    """Partition by partition as they come; none when there is no topic."""
     consumer = KafkaConsumer(
         **client_settings(kafka), isolation_level="read_committed", enable_auto_commit=False
     )
     try:
-        if not consumer.partitions_for_topic(topic):
+        partitions = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic)]
+        if not partitions:
             return []
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        end, found = consumer.end_offsets([partition])[partition], []
-        while consumer.position(partition) < end:
+        consumer.assign(partitions)
+        consumer.seek_to_beginning()
+        end, found = consumer.end_offsets(partitions), []
+        while any(consumer.position(partition) < end[partition] for partition in partitions):
             for records in consumer.poll(timeout_ms=50).values():
                 found += [record.value for record in records]
         return found

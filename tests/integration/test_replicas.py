@@ -1,4 +1,4 @@
-"""An output topic with fewer replicas in sync than it asks for: of two brokers one goes and comes back."""
+"""Of two brokers one goes and comes back: what is on it waits, and what is not goes on."""
 
 from __future__ import annotations
 
@@ -101,3 +101,54 @@ def test_too_few_replicas_are_named_and_waited_for(
     for reason in said[:2]:
         assert reason.startswith(f"{SCORES}-0 takes nothing")
         assert "`min.insync.replicas`" in reason
+
+
+def test_a_partition_without_a_leader_holds_up_no_other(second: EmbeddedBroker, config: Config) -> None:
+    """One partition of the input is on a broker that is gone when the worker starts again. (For its first
+    start an application needs all of them, to note where they begin.)"""
+    places = {name: {0: [1], 1: [1]} for name in ("thin.scores", "thin.anomalies", "thin.dlq")}
+    places["thin"] = {0: [1], 1: [2]}
+    with KafkaAdminClient(**client_settings(config.kafka)) as admin:
+        admin.delete_topics(list(places))
+        admin.create_topics([ClientTopic(name, replica_assignments=at) for name, at in places.items()])
+    deadline = time.monotonic() + 90
+
+    def scored() -> list[int]:
+        """How many results the partitions have."""
+        sources = [json.loads(value)["source"] for value in read_committed_values(config.kafka, SCORES)]
+        return [sum(one["partition"] == partition for one in sources) for partition in (0, 1)]
+
+    def run_until(steps: Iterator[bool]) -> None:
+        def stopping() -> bool:
+            assert time.monotonic() < deadline, scored()
+            return next(steps)
+
+        run_worker(config, None, stopping)
+
+    def send(first: int) -> None:
+        with open_sender(config.kafka, "thin") as sender:
+            for n in range(first, first + 40):
+                sender.send(Record(time.time_ns() // 1_000_000, b"%d" % (n % 10), b'{"a": %d}' % n))
+
+    def first_start() -> Iterator[bool]:
+        while sum(scored()) < 10:
+            yield False
+        yield True
+
+    def second_start() -> Iterator[bool]:
+        while scored()[0] == before[0]:
+            yield False
+        for _ in range(50):
+            yield False
+        assert scored()[1] == before[1]
+        second.start()
+        while sum(scored()) < 80:
+            yield False
+        yield True
+
+    send(0)
+    run_until(first_start())
+    before = scored()
+    send(40)
+    second.stop()
+    run_until(second_start())

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from kafka import KafkaAdminClient
 
 from streamgen.config import KafkaConfig
 from streamgen.errors import BrokerUnavailable, Fenced, OutcomeUnknown, PublishAborted, StopError
@@ -15,6 +16,7 @@ from streamgen.kafka import fastpath
 from streamgen.kafka import producer as producer_module
 from streamgen.kafka.broker import EmbeddedBroker
 from streamgen.kafka.client import client_settings
+from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.records import OutputBatch
 from tests.integration.secured import read_committed_values
 
@@ -271,6 +273,25 @@ def test_metadata_without_the_topic_is_no_answer(rig: Rig, monkeypatch: pytest.M
     monkeypatch.setattr(worker._consumer._consumer, "partitions_for_topic", lambda topic: None)
     with pytest.raises(BrokerUnavailable, match=f"do not know the topic {rig.input.topic} now"):
         worker.topic_id(rig.input.topic)
+
+
+def test_a_topic_that_is_made_again_and_is_shorter_is_told_as_a_gap(rig: Rig) -> None:
+    """With the id of the new one, so that it can be told from a log that was cut."""
+    worker = rig.worker()
+    rig.join(worker)
+    rig.wait(lambda: rig.poll(worker).positions.get(rig.input) == 10)
+    before = worker.topic_id(rig.input.topic)
+    with KafkaAdminClient(**client_settings(rig.config.kafka)) as admin:
+        admin.delete_topics([rig.input.topic])
+        rig.wait(lambda: rig.input.topic not in admin.list_topics())
+    create_topics(rig.config.kafka, [NewTopic(rig.input.topic)])
+    feeder = producer_module.TransactionalProducer(rig.config.kafka, f"{rig.config.application_id}-feeder")
+    feeder.publish([OutputBatch(rig.input, [0], [None], [b"new"], [[]])])
+    feeder.close()
+    seen: list[Any] = []
+    rig.wait(lambda: seen.append(rig.poll(worker)) or rig.input in seen[-1].gaps)
+    assert seen[-1].gaps == {rig.input: 0}
+    assert worker.topic_id(rig.input.topic) not in ("", before)
 
 
 def test_the_marker_of_a_transaction_is_passed_over(rig: Rig) -> None:
