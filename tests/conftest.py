@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,9 @@ from hypothesis import settings
 if TYPE_CHECKING:
     from streamgen.config import KafkaConfig
     from streamgen.kafka.broker import EmbeddedBroker
+    from streamgen.testing import LogRecord, MemoryStore
+
+Said = tuple[int, str, str]  # exit code, standard output, standard error
 
 _numbers = itertools.count()
 
@@ -43,6 +47,46 @@ def kafka(broker: EmbeddedBroker) -> KafkaConfig:
     from streamgen.config import KafkaConfig
 
     return KafkaConfig(bootstrap_servers=broker.bootstrap_servers)
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Run a command in this process."""
+    from streamgen.cli import main
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["streamgen", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    """Where a loop in memory keeps its state."""
+    from streamgen.testing import MemoryStore
+
+    return MemoryStore()
+
+
+@pytest.fixture(scope="session")
+def uninterrupted() -> dict[str, list[LogRecord]]:
+    """What a loop that nothing happens to makes of the log of `memory_rig.filled`."""
+    from memory_rig import filled, loop_over, outputs, until_read
+
+    from streamgen.testing import MemoryStore
+
+    log = filled()
+    loop, _ = loop_over(log, MemoryStore())
+    loop.run(until_read(loop, log))
+    return outputs(log)
 
 
 @pytest.fixture

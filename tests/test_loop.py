@@ -30,16 +30,6 @@ def whole_run(state: MemoryStore, **settings: object) -> dict[str, list[LogRecor
     return outputs(log)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[str, list[LogRecord]]:
-    return whole_run(MemoryStore())
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
 def test_each_record_has_one_result_in_its_partition(uninterrupted: dict[str, list[LogRecord]]) -> None:
     log = filled()
     expected = [

@@ -20,19 +20,6 @@ OFTEN = {"commit_interval_ms": 5, "every_records": 10}
 ONE = TopicPartition("in", 1)
 
 
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted() -> Outputs:
-    log = filled()
-    loop, _ = loop_over(log, MemoryStore())
-    loop.run(until_read(loop, log))
-    return outputs(log)
-
-
 def state_of(store: MemoryStore) -> dict[TopicPartition, tuple[int, str]]:
     """Offset and checksum of every task."""
     manifests = [checkpoint.manifest for s in store.sources() if (checkpoint := store.peek(s))]

@@ -46,14 +46,6 @@ class Later(Executor):
                     future.set_exception(error)
 
 
-@pytest.fixture(scope="module")
-def uninterrupted() -> dict[str, list[LogRecord]]:
-    log = filled()
-    loop, _ = loop_over(log, MemoryStore())
-    loop.run(until_read(loop, log))
-    return outputs(log)
-
-
 @pytest.fixture
 def background() -> Later:
     return Later()

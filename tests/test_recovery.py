@@ -34,19 +34,6 @@ OFTEN = {"every_records": 20, "commit_interval_ms": 5}
 Outputs = dict[str, list[LogRecord]]
 
 
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(scope="module")
-def uninterrupted() -> Outputs:
-    log = filled()
-    loop, _ = loop_over(log, MemoryStore())
-    loop.run(until_read(loop, log))
-    return outputs(log)
-
-
 class Failing(MemoryTransport):
     """Its publishes fail with these errors first."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from consumers.online import run_worker
 from producers.sending import Record, open_sender
@@ -22,7 +22,9 @@ from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.records import TopicPartition
 from streamgen.state.places import open_store
 
-Said = tuple[int, str, str]
+if TYPE_CHECKING:
+    from tests.conftest import Said
+
 Place = tuple[int, int]
 PARTITIONS = 2
 

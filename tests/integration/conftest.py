@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streamgen.cli import main
 from streamgen.config import Config, InputConfig, KafkaConfig
 from streamgen.errors import PublishAborted
 from streamgen.kafka.broker import EmbeddedBroker
@@ -22,8 +20,11 @@ from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.kafka.transport import Polled
 from streamgen.records import OutputBatch, TopicPartition
-from tests.integration.bench import PARTITIONS, Bench, Said
+from tests.integration.bench import PARTITIONS, Bench
 from tests.integration.secured import Secured, secured_broker
+
+if TYPE_CHECKING:
+    from tests.conftest import Said
 
 
 class Rig:
@@ -122,21 +123,9 @@ def paused(broker: EmbeddedBroker) -> Iterator[Callable[[float], None]]:
 @pytest.fixture
 def bench(
     kafka: KafkaConfig, fresh: Callable[[str], str], read_committed: Callable[[str], list[Any]],
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, cli: Callable[..., Said],
 ) -> Bench:  # fmt: skip
     """An input of its own, and the command line."""
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["streamgen", *map(str, arguments)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
     topic = fresh("learned")
     create_topics(kafka, [NewTopic(topic, PARTITIONS, settings={"retention.ms": "-1"})])
-    return Bench(kafka, topic, tmp_path, fresh, read_committed, run)
+    return Bench(kafka, topic, tmp_path, fresh, read_committed, cli)

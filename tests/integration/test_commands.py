@@ -9,36 +9,25 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from streamgen.cli import main
 from streamgen.config import KafkaConfig
 from streamgen.kafka.topics import NewTopic, create_topics, partition_count
 
-Said = tuple[int, str, str]
+if TYPE_CHECKING:
+    from tests.conftest import Said
 
 
 @pytest.fixture
 def cli(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, kafka: KafkaConfig, tmp_path: Path
+    cli: Callable[..., Said], monkeypatch: pytest.MonkeyPatch, kafka: KafkaConfig, tmp_path: Path
 ) -> Callable[..., Said]:
-    """Run a command against the broker: exit code, standard output, standard error."""
+    """Run a command against the broker."""
     monkeypatch.setenv("STREAMGEN_KAFKA__BOOTSTRAP_SERVERS", kafka.bootstrap_servers)
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["streamgen", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return cli
 
 
 def score(key: str, p_value: float, is_anomaly: bool) -> dict[str, Any]:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from kafka import KafkaAdminClient
 
 from consumers.online import run_worker
-from streamgen.cli import main
 from streamgen.config import Config, InputConfig, KafkaConfig, MetricsConfig, StateConfig
 from streamgen.errors import PermissionDenied
 from streamgen.kafka.client import client_settings
@@ -22,9 +21,11 @@ from streamgen.kafka.topics import NewTopic, create_topics, ensure_compacted, en
 from tests.integration.rights_page import Right, rights
 from tests.integration.secured import CERTIFIED, PASSWORD, USERS, Secured
 
+if TYPE_CHECKING:
+    from tests.conftest import Said
+
 WAYS = [*USERS, "TLS"]
 USER = USERS["SCRAM-SHA-512"]
-Said = tuple[int, str, str]
 
 
 def way_in(secured: Secured, way: str) -> tuple[KafkaConfig, str]:
@@ -149,9 +150,9 @@ def test_a_right_taken_away_from_a_running_worker_ends_it(secured: Secured, made
 
 @pytest.fixture
 def cli(
-    secured: Secured, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Callable[..., Said], secured: Secured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., Said]:
-    """Run a command as USER: exit code, standard output, standard error."""
+    """Run a command as USER."""
     kafka = secured.sasl()
     settings = {"sasl_password": PASSWORD} | kafka.model_dump(
         mode="json", exclude={"sasl_password"}, exclude_none=True
@@ -159,18 +160,7 @@ def cli(
     for name, value in settings.items():
         monkeypatch.setenv(f"STREAMGEN_KAFKA__{name}", str(value))
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> Said:
-        monkeypatch.setattr(sys, "argv", ["streamgen", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as end:
-            code = int(end.code or 0)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
+    return cli
 
 
 @pytest.fixture
