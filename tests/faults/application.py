@@ -81,7 +81,10 @@ class Application:
         return None
 
     def stop(self, seconds: float = 60) -> None:
-        """End the workers in order."""
+        """End the workers in order, once they have restored what they have: before that they leave no newer
+        state."""
+        alive = [worker for worker in self.workers.values() if worker.code is None]
+        self.stage.wait(lambda: all(w.ready or w.code is not None for w in alive), seconds, "workers ready")
         for worker in self.workers.values():
             if worker.code is None:
                 worker.signal(signal.SIGTERM)

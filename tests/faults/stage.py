@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.request import urlopen
 
 from streamgen.kafka.broker import EmbeddedBroker
 from streamgen.yamlfile import dump_yaml
@@ -67,6 +69,18 @@ class Worker:
     def said(self, text: str) -> int:
         """How often its log holds a text."""
         return self.log.read_text(errors="replace").count(text)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it says that its partitions are restored, all of them."""
+        started = re.search(rb'"metrics": "(http[^"]*)"', self.log.read_bytes())
+        if started is None:
+            return False
+        try:
+            with urlopen(f"{started[1].decode()}/readyz", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:  # 503 is one too
+            return False
 
     def wait(self, seconds: float) -> int:
         """Wait for its end; returns the exit code."""
@@ -226,7 +240,7 @@ def configuration(application: str, topic: str, bootstrap: str, state: dict[str,
         "device": "cpu",
         "commit_interval_ms": 20,
         "state": state,
-        "metrics": {"port": None},
+        "metrics": {"port": 0},
     }
 
 
