@@ -1,5 +1,6 @@
 """How good generated sequences are: see docs/evaluation.md."""
 
+from streamgen.evaluation.context import context_fid, frechet_distance
 from streamgen.evaluation.judges import discriminative_score, predictive_score
 from streamgen.evaluation.moments import (
     autocorrelation_difference,
@@ -15,11 +16,13 @@ __all__ = [
     "Figure",
     "Neighbourhood",
     "autocorrelation_difference",
+    "context_fid",
     "copies",
     "cross_correlation_difference",
     "cut",
     "discriminative_score",
     "evaluate",
+    "frechet_distance",
     "marginal_difference",
     "neighbourhood",
     "predictive_score",

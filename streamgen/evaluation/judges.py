@@ -12,9 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from streamgen.evaluation.windows import checked
+from streamgen.evaluation.windows import checked, in_real_range
 from streamgen.records import Floats, Ints
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def discriminative_score(
     rng = np.random.default_rng(seed)
     count = min(len(real_NTD), len(generated_MTD))
     kinds = [
-        _scaled(real_NTD, windows)[rng.permutation(len(windows))[:count]]
+        in_real_range(real_NTD, windows)[rng.permutation(len(windows))[:count]]
         for windows in (generated_MTD, real_NTD)
     ]
     trained = max(1, int(TRAINED * count))
@@ -69,7 +68,7 @@ def predictive_score(real_NTD: Floats, generated_MTD: Floats, seed: int, iterati
 
     checked(real_NTD, generated_MTD)
     rng = np.random.default_rng(seed)
-    real, generated = _scaled(real_NTD, real_NTD), _scaled(real_NTD, generated_MTD)
+    real, generated = in_real_range(real_NTD, real_NTD), in_real_range(real_NTD, generated_MTD)
     inputs = slice(None, -1) if real.shape[2] > 1 else slice(None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -85,13 +84,6 @@ def predictive_score(real_NTD: Floats, generated_MTD: Floats, seed: int, iterati
             real_NTD_ = torch.from_numpy(real)
             error = (torch.sigmoid(reader(real_NTD_[:, :-1, inputs])) - real_NTD_[:, 1:, -1]).abs()
     return float(error.mean())
-
-
-def _scaled(real_NTD: Floats, windows_MTD: Floats) -> NDArray[np.float32]:
-    """By the real columns' smallest and largest value."""
-    low_D, high_D = real_NTD.min(axis=(0, 1)), real_NTD.max(axis=(0, 1))
-    unit_D = np.where(high_D > low_D, high_D - low_D, 1.0)
-    return np.asarray((windows_MTD - low_D) / unit_D, dtype=np.float32)
 
 
 def _some(rng: np.random.Generator, count: int) -> Ints:

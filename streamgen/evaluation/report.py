@@ -11,6 +11,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from streamgen.errors import InputError
+from streamgen.evaluation.context import context_fid
 from streamgen.evaluation.judges import discriminative_score, predictive_score
 from streamgen.evaluation.moments import (
     autocorrelation_difference,
@@ -69,6 +70,7 @@ def judges(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[str, f
         "discriminative score": discriminative_score(real_NTD, generated_MTD, seed),
         "discriminative score, 64 units": discriminative_score(real_NTD, generated_MTD, seed, 64, 4000),
         "predictive score": predictive_score(real_NTD, generated_MTD, seed),
+        "Context-FID": context_fid(real_NTD, generated_MTD, seed),
     }
 
 

@@ -6,6 +6,7 @@ N windows of T records with D features; M generated ones.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgen.errors import InputError
 from streamgen.records import Floats, Ints
@@ -50,6 +51,14 @@ def in_real_units(real_NTD: Floats, windows_MTD: Floats) -> Floats:
     deviation_D = real_NTD.std(axis=(0, 1))
     unit_D = np.where(deviation_D > 0, deviation_D, 1.0)
     return np.asarray((windows_MTD - real_NTD.mean(axis=(0, 1))) / unit_D)
+
+
+def in_real_range(real_NTD: Floats, windows_MTD: Floats) -> NDArray[np.float32]:
+    """Each column from 0, the real one's smallest value, to 1, its largest: the scale of the published
+    protocols."""
+    low_D, high_D = real_NTD.min(axis=(0, 1)), real_NTD.max(axis=(0, 1))
+    unit_D = np.where(high_D > low_D, high_D - low_D, 1.0)
+    return np.asarray((windows_MTD - low_D) / unit_D, dtype=np.float32)
 
 
 def halves(count: int, block: int, rng: np.random.Generator) -> tuple[Ints, Ints]:
