@@ -119,7 +119,7 @@ def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
         np.savez(tmp_path / name, x=windows, columns=np.array(["x", "y"]))
 
     def judged(name: str) -> tuple[str, list[str]]:
-        options = ("--quick", "--key-column", "who", "--timestamp-column", "time")
+        options = ("--quick", "--key-column", "who", "--timestamp-column", "time", "--page", tmp_path / "new")
         code, out, err = cli("evaluate", tmp_path / "real.csv", tmp_path / f"{name}.npz", *options)
         assert code == 0, err
         return out, [line.split("  ")[0] for line in out.splitlines() if line.endswith("worse than real")]
@@ -127,7 +127,9 @@ def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
     out, worse = judged("alike")
     assert out.startswith("119 real and 120 generated windows of 10 records\n")
     assert worse == []
+    assert out.splitlines()[-1] == str(tmp_path / "new" / "evaluation.html")
     assert "marginal difference" in judged("higher")[1]
+    assert "worse than real" in (tmp_path / "new" / "evaluation.html").read_text()
     code, _, err = cli("evaluate", tmp_path / "real.csv", tmp_path / "thin.npz", "--quick")
     assert (code, "holds x of shape (120, 10, 1) and 2 columns" in err) == (1, True)
     code, _, err = cli("evaluate", tmp_path / "real.csv", tmp_path / "real.csv", "--quick")

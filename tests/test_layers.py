@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("streamgen", "consumers", "producers")
 # A module may import from its own layer and from those above it in this list.
 LAYERS = (
-    ("", "backoff", "errors", "records", "times", "yamlfile", "config", "configfile"),
+    ("", "backoff", "errors", "plotstyle", "records", "times", "yamlfile", "config", "configfile"),
     ("formats", "csvfile", "output", "windows", "models"),
     ("learners", "state", "kafka", "encode", "metrics", "health", "log"),
     ("testing", "evaluation"),

@@ -21,28 +21,14 @@ from consumers.demo.report import Outcome
 from consumers.demo.tail import Seen
 from producers.data import Incident, Series
 from streamgen.output import whole_file
+from streamgen.plotstyle import SOFT, STYLE, VALUE
 from streamgen.records import Bools, Floats, Ints
 
-INK, SOFT, VALUE, BAND = "#24292f", "#57606a", "#1f4e79", "#9ecbff"
+BAND = "#9ecbff"
 INCIDENT, ALARM, SCORE = "#ffe3bf", "#d1242f", "#8c959f"
 CLOSE_UP = 96  # records on each side of the alarm that is looked at closely
 GAP = 6  # times the usual step: over a longer one no line is drawn
 COLOURS = 96  # of the file: a third of the size, and no eye sees it
-
-STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10.5,
-    "axes.edgecolor": "#d0d7de",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "text.color": INK,
-    "axes.labelcolor": SOFT,
-    "grid.color": "#eaeef2",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-}
 
 
 class _Track:

@@ -27,6 +27,10 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave the judges out that are networks and take minutes.")
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the figures and pictures there, as a page and as PNG files."),
+    ] = None,
     timestamp_column: TimestampColumn = None,
     key_column: KeyColumn = None,
 ) -> None:
@@ -53,6 +57,11 @@ def evaluate(
             f"{one.name:{width}}  {one.better:6}  {one.value:.4f}  {one.null:.4f}  "
             f"{one.low:+.4f} to {one.high:+.4f}{said}"
         )
+    if page is not None:
+        from streamgen.evaluation.pictures import write_page
+
+        title = f"{generated.name} beside {file.name}"
+        print(write_page(page, real_NTD, generated_MTD, columns, figures, title))
 
 
 def _sequences(path: Path) -> tuple[Floats, tuple[str, ...]]:

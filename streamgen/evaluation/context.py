@@ -72,9 +72,8 @@ def _encoder(features: int) -> torch.nn.Module:
     class Block(nn.Module):
         def __init__(self, inside: int, outside: int, dilation: int) -> None:
             super().__init__()
-            sizes = {"kernel_size": 3, "padding": dilation, "dilation": dilation}
-            self.first = nn.Conv1d(inside, outside, **sizes)
-            self.second = nn.Conv1d(outside, outside, **sizes)
+            self.first = nn.Conv1d(inside, outside, 3, padding=dilation, dilation=dilation)
+            self.second = nn.Conv1d(outside, outside, 3, padding=dilation, dilation=dilation)
             self.past = nn.Conv1d(inside, outside, 1) if inside != outside else nn.Identity()
 
         def forward(self, x_BHT: torch.Tensor) -> torch.Tensor:
@@ -164,5 +163,5 @@ def _codes(encode: torch.nn.Module, windows_NTD: torch.Tensor) -> Floats:
     import torch
 
     with torch.no_grad():
-        parts = [encode(part_BTD).amax(dim=1) for part_BTD in windows_NTD.split(_AT_ONCE)]
+        parts = [encode(part_BTD).amax(dim=1) for part_BTD in torch.split(windows_NTD, _AT_ONCE)]
     return np.asarray(torch.cat(parts).double().numpy())

@@ -1,0 +1,196 @@
+"""Real and generated windows side by side, as PNG files and as one page that needs no other file.
+
+N real windows of T records with D features, M generated ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from streamgen.errors import MissingDependency
+from streamgen.evaluation.moments import correlations
+from streamgen.evaluation.report import Figure
+from streamgen.evaluation.windows import checked, in_real_units
+from streamgen.output import whole_file
+from streamgen.plotstyle import OTHER, STYLE, VALUE
+from streamgen.records import Floats
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Drawing
+
+SHOWN = 4  # windows of each kind, and columns where there are many
+POINTS = 1000  # of each kind in the projection
+DPI = 110
+PAGE = "evaluation.html"
+
+_CAPTIONS = {
+    "windows": "Windows, drawn at random: real ones on the left, generated ones on the right; a line is a "
+    "column, in the real column's standard deviations.",
+    "projection": "Every window is a point: its place along the two directions in which the real windows "
+    "differ most (principal components of the real ones).",
+    "values": "How often each value comes.",
+    "autocorrelations": "Correlation of a column with itself some records later, within windows.",
+}
+_STYLE_SHEET = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #24292f }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse } th, td { padding: .3rem .8rem; border-bottom: 1px solid #d0d7de }
+th { text-align: left } td { text-align: right; font-variant-numeric: tabular-nums }
+td:first-child { text-align: left } .worse { color: #d1242f }
+figure { margin: 2rem 0 } img { max-width: 100% } figcaption { color: #57606a }
+"""
+
+
+def write_page(
+    folder: Path,
+    real_NTD: Floats,
+    generated_MTD: Floats,
+    columns: Sequence[str],
+    figures: Sequence[Figure],
+    title: str,
+) -> Path:
+    """Write `evaluation.html` and its pictures as PNG files into `folder`; returns the page's path.
+
+    Raises `InputError` for windows that cannot be compared or a folder that cannot be written, and
+    `MissingDependency` without matplotlib.
+    """
+    checked(real_NTD, generated_MTD)
+    parts = []
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in pictures(real_NTD, generated_MTD, columns):
+        with whole_file(folder / f"{name}.png") as file:
+            file.write(picture)
+        source = base64.b64encode(picture).decode()
+        parts.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{source}">'
+            f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
+        )
+    html = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE_SHEET}</style><h1>{escape(title)}</h1>"
+        f"<p>{len(real_NTD)} real and {len(generated_MTD)} generated windows of {real_NTD.shape[1]} records. "
+        "Each figure stands beside its null, what real windows give against real ones; the interval of their "
+        "difference is at 95 %, over seeds.</p>"
+        f"{_table(figures)}{''.join(parts)}</html>\n"
+    )
+    page = folder / PAGE
+    with whole_file(page) as file:
+        file.write(html.encode())
+    return page
+
+
+def pictures(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """The pictures of the page by name, each a PNG file."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise MissingDependency(
+            "Pictures need the package matplotlib: pip install 'streamgen-kafka[demo]'."
+        ) from None
+    for name, draw in _DRAWN.items():
+        with mpl.rc_context(STYLE):
+            drawing = draw(real_NTD, generated_MTD, columns)
+            file = io.BytesIO()
+            # No time and no version in it: the same windows give the same bytes.
+            drawing.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
+        yield name, file.getvalue()
+
+
+def _drawing(rows: int, across: int, height: float) -> tuple[Drawing, np.ndarray]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Drawing
+
+    drawing = Drawing(figsize=(9.0, height), layout="constrained")
+    FigureCanvasAgg(drawing)
+    return drawing, drawing.subplots(rows, across, squeeze=False)
+
+
+def _spread(columns: int) -> list[int]:
+    """Some of many columns, from the first to the last."""
+    return sorted({round(d) for d in np.linspace(0, columns - 1, min(SHOWN, columns))})
+
+
+def _windows(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
+    drawing, axes = _drawing(SHOWN, 2, 1.6 * SHOWN)
+    rng = np.random.default_rng(0)
+    for across, (kind, windows) in enumerate((("real", real_NTD), ("generated", generated_MTD))):
+        chosen = rng.choice(len(windows), min(SHOWN, len(windows)), replace=False)
+        shown = in_real_units(real_NTD, windows[chosen])
+        axes[0, across].set_title(kind)
+        for down, window_TD in enumerate(shown):
+            axes[down, across].plot(window_TD, linewidth=1.0)
+            axes[down, across].sharey(axes[down, 0])
+    return drawing
+
+
+def _projection(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
+    real_NF = in_real_units(real_NTD, real_NTD).reshape(len(real_NTD), -1)
+    generated_MF = in_real_units(real_NTD, generated_MTD).reshape(len(generated_MTD), -1)
+    centre_F = real_NF.mean(axis=0)
+    _, _, directions = np.linalg.svd(real_NF - centre_F, full_matrices=False)
+    drawing, axes = _drawing(1, 1, 5.0)
+    rng = np.random.default_rng(0)
+    for kind, colour, points in (("real", VALUE, real_NF), ("generated", OTHER, generated_MF)):
+        some = points[rng.permutation(len(points))[:POINTS]]
+        # One direction is all there is of windows of a single value.
+        place_2 = np.pad((some - centre_F) @ directions[:2].T, ((0, 0), (0, max(0, 2 - len(directions)))))
+        axes[0, 0].scatter(*place_2.T, s=8, alpha=0.5, color=colour, label=kind, linewidths=0)
+    axes[0, 0].legend()
+    return drawing
+
+
+def _values(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
+    shown = _spread(len(columns))
+    drawing, axes = _drawing(1, len(shown), 2.6)
+    for d, axis in zip(shown, axes[0], strict=True):
+        low, high = np.quantile(real_NTD[:, :, d], [0.001, 0.999])
+        edges = np.linspace(low, high if high > low else low + 1.0, 60)
+        for kind, colour, windows in (("real", VALUE, real_NTD), ("generated", OTHER, generated_MTD)):
+            values = np.clip(
+                windows[:, :, d].ravel(), edges[0], edges[-1]
+            )  # what is beyond stands at the ends
+            weight = np.full(len(values), 1.0 / len(values))
+            axis.hist(values, edges, weights=weight, histtype="step", color=colour, label=kind)
+        axis.set_title(columns[d], fontsize=9)
+    axes[0, 0].legend(fontsize=8)
+    return drawing
+
+
+def _autocorrelations(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
+    shown = _spread(len(columns))
+    drawing, axes = _drawing(1, len(shown), 2.6)
+    kinds = (("real", VALUE, real_NTD), ("generated", OTHER, generated_MTD))
+    found = [(kind, colour, correlations(windows)) for kind, colour, windows in kinds]
+    for d, axis in zip(shown, axes[0], strict=True):
+        for kind, colour, correlation_TDD in found:
+            axis.plot(correlation_TDD[:, d, d], color=colour, label=kind)
+        axis.set_title(columns[d], fontsize=9)
+        axis.set_ylim(-1.05, 1.05)
+    axes[0, 0].legend(fontsize=8)
+    return drawing
+
+
+_DRAWN: dict[str, Callable[[Floats, Floats, Sequence[str]], Drawing]] = {
+    "windows": _windows,
+    "projection": _projection,
+    "values": _values,
+    "autocorrelations": _autocorrelations,
+}
+
+
+def _table(figures: Sequence[Figure]) -> str:
+    rows = [
+        f"<tr><td>{escape(one.name)}</td><td>{one.better}</td><td>{one.value:.4f}</td><td>{one.null:.4f}</td>"
+        f"<td>{one.low:+.4f} to {one.high:+.4f}</td>"
+        f"<td class=worse>{'worse than real' if one.worse_than_real else ''}</td></tr>"
+        for one in figures
+    ]
+    head = "<tr><th>figure<th>better<th>generated<th>null<th>difference<th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"
