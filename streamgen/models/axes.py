@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgen.models import whitening
-from streamgen.models.scale import Scale
+from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field, Slab
 from streamgen.models.whitening import Whitening
 from streamgen.records import Bools, Floats
@@ -28,7 +28,8 @@ _LARGEST = 1e6  # units; a model's arithmetic is float32
 
 def fields(D: int) -> dict[str, Field]:
     """The state of the axes; that of the scales is `scale`'s."""
-    return {**whitening.fields("level", D), **whitening.fields("step", D)}
+    swing = {"swing_D": Field((D,))}  # mean size of the last `RECENT` steps, exponentially weighted
+    return {**whitening.fields("level", D), **whitening.fields("step", D), **swing}
 
 
 def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
@@ -37,7 +38,11 @@ def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
     before_D = now.last_D.copy()
     now.observe(value_D, there_D)
     Whitening.of(slab, row, "level").observe((value_D - now.mean_D) / now.unit(), there_D)
-    Whitening.of(slab, row, "step").observe((value_D - before_D) / now.delta(), there_D & ~np.isnan(before_D))
+    moved_D = there_D & ~np.isnan(before_D)
+    Whitening.of(slab, row, "step").observe((value_D - before_D) / now.delta(), moved_D)
+    swing_D = slab.host("swing_D")[row]
+    size_D = np.where(moved_D, np.abs(value_D - before_D), swing_D)
+    swing_D += (size_D - swing_D) / np.clip(now.count_D - 1, 1, RECENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,12 @@ class Axes:
     def step(self, value_D: Floats, before_D: Floats) -> Floats:
         """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
         return _finite((value_D - before_D) / self.delta_D)
+
+    def swing(self, swing_D: Floats) -> Floats:
+        """[..., D] how large the recent steps are against the usual: log swing / δ, bounded to ±4. `scale`
+        remembers thousands of records: where steps grow, or come in bursts, it lags."""
+        ratio_D = np.clip(swing_D / self.delta_D, 1e-3, _LARGEST)
+        return np.asarray(4.0 * np.tanh(np.log(ratio_D) / 4.0))
 
     def records(
         self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s

@@ -22,6 +22,13 @@ from torch import Tensor
 
 from streamgen.records import Floats
 
+BOUND = 4.0  # of log scales: a likelihood stays finite, and a gradient stays useful
+
+
+def bounded(log_scale: Tensor) -> Tensor:
+    """Log scales between ±`BOUND`."""
+    return BOUND * torch.tanh(log_scale / BOUND)
+
 
 @dataclass(frozen=True, slots=True)
 class MixtureT:
@@ -32,6 +39,24 @@ class MixtureT:
     log_scale_NKD: Tensor
     factor_DD: Tensor
     dof: float
+
+    @classmethod
+    def of(
+        cls, out_NO: Tensor, components: int, factor_DD: Tensor, dof: float,
+        shift_ND: Tensor | None = None, stretch_ND: Tensor | None = None,
+    ) -> MixtureT:  # fmt: skip
+        """From a network's outputs, O = K (1 + 2D): logits of weights, means, log scales (bounded).
+
+        `shift_ND` is added to every mean, `stretch_ND` to every log scale.
+        """
+        K, D = components, factor_DD.shape[0]
+        weight_NK, mean_NO, scale_NO = torch.split(out_NO, [K, K * D, K * D], dim=1)
+        mean_NKD, scale_NKD = mean_NO.view(-1, K, D), scale_NO.view(-1, K, D)
+        if shift_ND is not None:
+            mean_NKD = mean_NKD + shift_ND.unsqueeze(1)
+        if stretch_ND is not None:
+            scale_NKD = scale_NKD + stretch_ND.unsqueeze(1)
+        return cls(torch.log_softmax(weight_NK, 1), mean_NKD, bounded(scale_NKD), factor_DD, dof)
 
     def nll(self, y_ND: Tensor, seen_ND: Tensor) -> Tensor:
         """−log p of the seen part of y, nats, [N]; what is not seen must be finite and is left out."""

@@ -31,15 +31,16 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import averaging, axes, scale
 from streamgen.models.axes import Axes, Float32s
-from streamgen.models.contributions import shares
 from streamgen.models.free_run import drawn, expected, following, free_run, warm
+from streamgen.models.initial import initial
+from streamgen.models.judged import judged
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
 from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import Scale
-from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows, initial
+from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 from streamgen.records import Bools, Floats, Ints
@@ -114,7 +115,9 @@ class RVAE:
         """Weights drawn from the learner's name."""
         noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
         drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
-        slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = initial(self.shape, drawn_P)
+        slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = initial(
+            self.shape.parameters, self.shape.H, self.shape.K, drawn_P
+        )
 
     def run(
         self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
@@ -225,8 +228,6 @@ class RVAE:
     def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
         """Score record n against the state before it, and write the result into `scores`."""
         before, now = Scale.of(slab, row), Axes.of(slab, row)
-        known_D = before.count_D > 0
-        seen_D = ~np.isnan(value_D) & known_D
         network = self._network(slab.tensor("weights_P")[row], now)
         fill = int(slab.host("window_fill")[row])
         past = slice(max(fill - self.T + 1, 0), fill)
@@ -240,29 +241,8 @@ class RVAE:
         else:  # behind a gap: the first record of a window
             mixture = network.first(network.encode(input_1TI[:, :0])[0], self._tensor(time_C[None]))
             origin_D, unit_D = now.mean_D, now.unit_D
-        y_D = np.where(seen_D, np.clip((value_D - origin_D) / unit_D, -1e6, 1e6), 0.0)
-        mask_1D = self._tensor(seen_D[None])
-        judged = mixture.judge(self._tensor(y_D[None]), mask_1D)
-        nll, tail = float(judged.nll_N), float(judged.tail_N)
         scores.step_N[n] = slab.host("updates")[row]
-        if seen_D.any():
-            # Nats of steps, whatever the mixture's units.
-            nll += float(np.log(unit_D[seen_D] / now.delta_D[seen_D]).sum())
-            dof = self.settings.dof
-            strangeness, drift = (ask(value_D, seen_D, dof) for ask in (before.strangeness, before.drift))
-            scores.nll_N[n] = nll
-            scores.surprise_NS[n] = nll, strangeness, drift
-            quadratic_D = judged.quadratic_ND[0].cpu().numpy()
-            scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
-        weight_K = torch.exp(mixture.log_weight_NK[0].double()).cpu().numpy()
-        location_KD = mixture.location_NKD()[0].cpu().numpy()
-        spread_KD = mixture.spread_NKD()[0].cpu().numpy()
-        of_D = np.where(known_D, origin_D, np.nan)
-        scores.expected_ND[n] = of_D + unit_D * judged.expected_ND[0].cpu().numpy()
-        low_D, high_D = (
-            self._quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95)
-        )
-        scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
+        judged(scores, n, value_D, mixture, origin_D, unit_D, before, self._quantiles)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes and window over a record; True when it is time to learn."""

@@ -143,11 +143,19 @@ class Settings(OptimiserSettings):
     """Settings of `stream_ae`."""
 
     name: Literal["stream_ae"] = "stream_ae"
-    preset: Literal["light"] = Field("light", description="light: no reservoir, one update a window.")
+    preset: Literal["light", "full"] = Field(
+        "light", description="light: one update a window; full: several, on a reservoir of past windows."
+    )
     hidden: int = Field(32, ge=1, le=1024, description="Units of the recurrent state.")
-    latent: int = Field(2, ge=1, le=64, description="Dimensions of the latent.")
+    latent: int = Field(2, ge=1, le=64, description="light: dimensions of the latent, at most the features.")
     learning_rate: float = Field(0.002, gt=0, le=1, description="The optimiser's step size.")
     dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
+    components: int = Field(5, ge=1, le=64, description="full: components of the mixture.")
+    burn_in: int = Field(16, ge=1, le=1024, description="full: records before a window that renew its state.")
+    ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")
+    reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
+    updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
+    batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
 
 class StreamAE:
