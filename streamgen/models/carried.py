@@ -62,10 +62,11 @@ class Shape:
 
 
 class Carried:
-    """The network with one learner's weights, and the axes of its steps (`whitening`)."""
+    """The network with one learner's weights, the axes of its steps (`whitening`), and what is added to all
+    log scales (`stretch`; zeros while learning)."""
 
-    def __init__(self, shape: Shape, flat_P: Tensor, step_DD: Tensor, dof: float) -> None:
-        self.shape, self.dof = shape, dof
+    def __init__(self, shape: Shape, flat_P: Tensor, step_DD: Tensor, dof: float, stretch_D: Tensor) -> None:
+        self.shape, self.dof, self._stretch_D = shape, dof, stretch_D
         self.w = flat_views(shape.parameters, flat_P)
         self._step_DD = step_DD
 
@@ -81,7 +82,7 @@ class Carried:
         a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
         return MixtureT.of(
             a_NH @ self.w["out_HO"] + self.w["out_bias_O"], self.shape.K, self._step_DD, self.dof,
-            skip_N2D @ self.w["skip_2DD"], swing_ND @ self.w["skip_swing_DD"],
+            skip_N2D @ self.w["skip_2DD"], swing_ND @ self.w["skip_swing_DD"] + self._stretch_D,
         )  # fmt: skip
 
     def loss(self, state_BH: Tensor, input_BTI: Tensor, target_BTD: Tensor, seen_BTD: Tensor) -> Tensor:

@@ -18,11 +18,12 @@ from streamgen.records import Floats
 def judged(
     scores: Scores, n: int, value_D: Floats, mixture: MixtureT, origin_D: Floats, unit_D: Floats,
     before: Scale, quantiles: Quantiles,
-) -> None:  # fmt: skip
+) -> Floats:  # fmt: skip
     """Write into `scores` what record n is worth by a mixture of y = (x − origin) / unit.
 
     The nll is in nats of steps, whatever the mixture's units. A feature that never had a value before has no
-    part in it.
+    part in it. Returns the derivative of the nll for the log scale of each axis, [D] (`stretch`); zero when
+    there was nothing to judge.
     """
     known_D = before.count_D > 0
     seen_D = ~np.isnan(value_D) & known_D
@@ -45,3 +46,4 @@ def judged(
     scores.expected_ND[n] = of_D + unit_D * worth.expected_ND[0].cpu().numpy()
     low_D, high_D = (quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95))
     scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
+    return np.asarray(worth.stretch_ND[0].cpu().numpy() * bool(seen_D.any()))

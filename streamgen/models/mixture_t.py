@@ -81,6 +81,12 @@ class MixtureT:
         nll_N = -torch.logsumexp(log_NK, 1)
         given_NK = torch.exp(log_NK + nll_N[:, None])
         tail_NK = 0.5 * (self.dof + count_N[:, None]) * torch.log1p(square_NK / self.dof)
+        # Fully seen, each axis has its own derivative; otherwise they share that of all at once.
+        e_DN = torch.linalg.solve_triangular(self.factor_DD, y_ND.T, upper=False)
+        part_e_NKD = ((e_DN.T.unsqueeze(1) - self.mean_NKD) * torch.exp(-self.log_scale_NKD)) ** 2
+        share_NKD = (square_NK / count_N[:, None].clamp_min(1.0)).unsqueeze(2).expand_as(part_e_NKD)
+        part_e_NKD = torch.where(seen_ND.all(1)[:, None, None], part_e_NKD, share_NKD)
+        pull_NK = given_NK * (self.dof + count_N[:, None]) / (self.dof + square_NK)
         before_ND = (torch.exp(self.log_weight_NK).unsqueeze(2) * self.location_NKD()).sum(1)
         after_ND = (given_NK.unsqueeze(2) * given_NKD).sum(1)
         return Judgement(
@@ -88,6 +94,7 @@ class MixtureT:
             tail_N=(given_NK * tail_NK).sum(1),
             quadratic_ND=(given_NK.unsqueeze(2) * part_NKD).sum(1),
             expected_ND=torch.where(seen_ND, before_ND, after_ND),
+            stretch_ND=1.0 - (pull_NK.unsqueeze(2) * part_e_NKD).sum(1),
         )
 
     def location_NKD(self) -> Tensor:
@@ -153,13 +160,15 @@ class MixtureT:
 class Judgement:
     """What N records are worth. `tail_N` is the part of `nll_N` that depends on where in the distribution the
     record lies, averaged over the components as the record weighs them; `quadratic_ND` sums to the squared
-    Mahalanobis distance, averaged likewise. `expected_ND` is the mean of a seen feature before anything is
-    seen, the conditional mean of a missing one."""
+    Mahalanobis distance, averaged likewise. `stretch_ND` is the derivative of `nll_N` for the log scale of
+    each axis, of all components alike. `expected_ND` is the mean of a seen feature before anything is seen,
+    the conditional mean of a missing one."""
 
     nll_N: Tensor
     tail_N: Tensor
     quadratic_ND: Tensor
     expected_ND: Tensor
+    stretch_ND: Tensor
 
 
 class Quantiles:

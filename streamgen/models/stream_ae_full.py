@@ -8,7 +8,8 @@ is led through the first records again, without a gradient, before it is used (s
 Kapturowski et al. 2019, "Recurrent experience replay"). After the updates the newest window's states, the
 carried one with them, are what the new weights say of it.
 
-Averaged weights (`averaging`) carry the state, score and generate; the newest ones learn.
+Newest weights score and carry the state. Sequences come from averaged ones (`averaging`), which are first led
+through the newest window. Spreads are corrected by honest predictions (`stretch`).
 
 Shapes: B windows of S = burn_in + T records, D features, H hidden units, C time features, I inputs.
 """
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import averaging, axes, scale
+from streamgen.models import averaging, axes, scale, stretch
 from streamgen.models.axes import Axes, Float32s
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
@@ -50,7 +51,6 @@ class StreamAEFull:
     name = "stream_ae"
     generates = True
     surprises = 3  # after the record before; for the stream at all; of the recent level
-    _ACTING = "average_P"
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
@@ -79,6 +79,7 @@ class StreamAEFull:
             "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
             **scale.fields(D),
             **axes.fields(D),
+            **stretch.fields(D),
             "state_1H": StateField((1, self.shape.H), dtype="float32", on_device=True),
             "input_1I": StateField((1, 4 * D + self.shape.C), dtype="float32", on_device=True),
             **self._window,
@@ -105,9 +106,10 @@ class StreamAEFull:
                 slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
-                self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
+                stretch.observe(slab, row, gradient_D)
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
                 self._learn(slab, row, learners[row], scores)
@@ -128,14 +130,16 @@ class StreamAEFull:
         step."""
         updates = int(slab.host("updates")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
-        network, now = self._acting(slab, row)
+        now = Axes.of(slab, row)
+        network = self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row])
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         gap_T = np.full(length, gap)
         time_TC = time_features((newest + np.arange(1, length + 1) * gap).astype(np.int64), gap_T, gap_T)
         last_D = Scale.of(slab, row).last_D
         value_BD = np.tile(np.where(np.isnan(last_D), now.mean_D, last_D), (count, 1))
         swing_BD = np.tile(slab.host("swing_D")[row], (count, 1))
-        state_BH = slab.tensor("state_1H")[row].repeat(count, 1)
+        with torch.inference_mode():
+            state_BH = self._states(slab, row, network, now)[-1:].repeat(count, 1)
         input_BI = slab.tensor("input_1I")[row].repeat(count, 1)
         seen_BD = np.ones(value_BD.shape, dtype=np.bool_)
         out_BTD = np.empty((count, length, self.shape.D))
@@ -151,14 +155,16 @@ class StreamAEFull:
                 state_BH = network.carry(input_BI[:, None], state_BH)[:, 0]
         return out_BTD
 
-    def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
-        """Score record n against the state before it, and write the result into `scores`."""
-        network, now = self._acting(slab, row)
+    def _score(
+        self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
+    ) -> Floats:
+        """Score record n against the state before it, and write the result into `scores`; see `judged`."""
+        network, now = self._newest(slab, row)
         state_1H, input_1I = slab.tensor("state_1H")[row], slab.tensor("input_1I")[row]
         mixture = network.next(state_1H, input_1I, self._tensor(time_C[None]))
         before = Scale.of(slab, row)
         scores.step_N[n] = slab.host("updates")[row]
-        judged(scores, n, value_D, mixture, before.last_D, now.delta_D, before, self._quantiles)
+        return judged(scores, n, value_D, mixture, before.last_D, now.delta_D, before, self._quantiles)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes, window and state over a record; True when it is time to learn."""
@@ -175,7 +181,7 @@ class StreamAEFull:
             if fill == self.S:
                 window[:-1] = window[1:].copy()
             window[min(fill, self.S - 1)] = part
-        network, now = self._acting(slab, row)
+        network, now = self._newest(slab, row)
         record_I = _inputs(now, last_D, before_D, there_D, time_C, swing_D)
         input_1I.copy_(self._tensor(record_I[None]))
         state_1H.copy_(network.carry(input_1I[:, None], state_1H)[:, 0])
@@ -236,22 +242,31 @@ class StreamAEFull:
         return float(loss.detach()), gradient_P
 
     def _carry_anew(self, slab: Slab, row: int) -> None:
-        """The states of the open window as the new weights have them, from the one with which it began."""
-        parts = [slab.host(name)[row][None] for name in self._window]
+        """The states of the open window as the new weights have them."""
         with torch.inference_mode(), np.errstate(over="ignore"):
-            network, now = self._acting(slab, row)
-            input_1SI = self._tensor(_window_inputs(now, *parts[:4]))
-            state_SH = network.carry(input_1SI, self._tensor(parts[4][:, 0]))[0]
+            state_SH = self._states(slab, row, *self._newest(slab, row))
         slab.host("window_state_SH")[row, 1:] = state_SH[:-1].cpu().numpy()
         slab.tensor("state_1H")[row] = state_SH[-1:]
 
-    def _acting(self, slab: Slab, row: int) -> tuple[Carried, Axes]:
-        """What carries the state, scores and generates."""
-        now = Axes.of(slab, row)
-        return self._network(slab.tensor(self._ACTING)[row], now), now
+    def _states(self, slab: Slab, row: int, network: Carried, now: Axes) -> Tensor:
+        """The states after each of the open window's records, from the one with which it began, [≤ S, H]; the
+        carried one when there are none."""
+        fill = int(slab.host("window_fill")[row])
+        if not fill:
+            return slab.tensor("state_1H")[row]
+        *raw, state_1SH = (slab.host(name)[row, :fill][None] for name in self._window)
+        return network.carry(self._tensor(_window_inputs(now, *raw)), self._tensor(state_1SH[:, 0]))[0]
 
-    def _network(self, weights_P: Tensor, now: Axes) -> Carried:
-        return Carried(self.shape, weights_P, self._tensor(now.step_DD), self.settings.dof)
+    def _newest(self, slab: Slab, row: int) -> tuple[Carried, Axes]:
+        """What scores and carries the state."""
+        now = Axes.of(slab, row)
+        return self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row]), now
+
+    def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> Carried:
+        if stretch_D is None:
+            stretch_D = np.zeros(self.shape.D)
+        factor_DD, added_D = self._tensor(now.step_DD), self._tensor(stretch_D.astype(np.float32))
+        return Carried(self.shape, weights_P, factor_DD, self.settings.dof, added_D)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
