@@ -63,9 +63,11 @@ class Shape:
 
 class Carried:
     """The network with one learner's weights, the axes of its steps (`whitening`), and what is added to all
-    log scales (`stretch`; zeros while learning)."""
+    log scales (`stretch`; nothing while learning)."""
 
-    def __init__(self, shape: Shape, flat_P: Tensor, step_DD: Tensor, dof: float, stretch_D: Tensor) -> None:
+    def __init__(
+        self, shape: Shape, flat_P: Tensor, step_DD: Tensor, dof: float, stretch_D: Tensor | None = None
+    ) -> None:
         self.shape, self.dof, self._stretch_D = shape, dof, stretch_D
         self.w = flat_views(shape.parameters, flat_P)
         self._step_DD = step_DD
@@ -80,10 +82,11 @@ class Carried:
         skip_N2D, swing_ND = before_NI[:, : 2 * D], before_NI[:, 3 * D : 4 * D]
         f_NF = torch.cat([state_NH, skip_N2D, swing_ND, time_NC], 1)
         a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
-        return MixtureT.of(
-            a_NH @ self.w["out_HO"] + self.w["out_bias_O"], self.shape.K, self._step_DD, self.dof,
-            skip_N2D @ self.w["skip_2DD"], swing_ND @ self.w["skip_swing_DD"] + self._stretch_D,
-        )  # fmt: skip
+        out_NO, shift_ND = a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"]
+        stretch_ND = swing_ND @ self.w["skip_swing_DD"]
+        if self._stretch_D is not None:
+            stretch_ND = stretch_ND + self._stretch_D
+        return MixtureT.of(out_NO, self.shape.K, self._step_DD, self.dof, shift_ND, stretch_ND)
 
     def loss(self, state_BH: Tensor, input_BTI: Tensor, target_BTD: Tensor, seen_BTD: Tensor) -> Tensor:
         """Mean nll per seen value, nats, of the records that follow the first of each window; `state_BH` is

@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import averaging, axes, scale
+from streamgen.models import averaging, axes, scale, stretch
 from streamgen.models.axes import Axes, Float32s
 from streamgen.models.free_run import drawn, expected, following, free_run, warm
 from streamgen.models.initial import initial
@@ -43,6 +43,7 @@ from streamgen.models.scale import Scale
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
@@ -59,6 +60,9 @@ class Settings(OptimiserSettings):
     )
     hidden: int = Field(32, ge=1, le=1024, description="Units of the encoder's, and of the decoder's, state.")
     latent: int = Field(8, ge=1, le=256, description="Dimensions of the latent.")
+    normalisation: Normalisation = Field(
+        "whitening", description="Units of what the network sees and is judged in."
+    )
     components: int = Field(5, ge=1, le=64, description="Components of the mixture.")
     dof: float = Field(8.0, gt=2, le=1000, description="Degrees of freedom of its Student-t's.")
     kl_weight: float = Field(1.0, ge=0, description="Weight of the KL term after annealing.")
@@ -104,7 +108,8 @@ class RVAE:
             **averaging.fields(P),
             "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
             **scale.fields(D),
-            **axes.fields(D),
+            **axes.fields(D, self.settings.normalisation),
+            **stretch.fields(D),
             **self._window_fields,
             "window_fill": StateField(dtype="int64"),
             "window_new": StateField(dtype="int64"),  # records since it was learned from
@@ -130,9 +135,10 @@ class RVAE:
                 slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
-                self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
+                stretch.observe(slab, row, gradient_D)
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
                 self._learn(slab, row, learners[row], scores)
@@ -225,10 +231,13 @@ class RVAE:
 
     _WINDOW = ("window_value_TD", "window_seen_TD", "window_time_TC")
 
-    def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
-        """Score record n against the state before it, and write the result into `scores`."""
-        before, now = Scale.of(slab, row), Axes.of(slab, row)
-        network = self._network(slab.tensor("weights_P")[row], now)
+    def _score(
+        self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
+    ) -> Floats:
+        """Score record n against the state before it, and write the result into `scores`. Returns what the
+        stretch learns from it, nothing where the record was judged by its level."""
+        before, now = Scale.of(slab, row), Axes.of(slab, row, self.settings.normalisation)
+        network = self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row])
         fill = int(slab.host("window_fill")[row])
         past = slice(max(fill - self.T + 1, 0), fill)
         parts = self._window(slab, row, past)
@@ -242,12 +251,13 @@ class RVAE:
             mixture = network.first(network.encode(input_1TI[:, :0])[0], self._tensor(time_C[None]))
             origin_D, unit_D = now.mean_D, now.unit_D
         scores.step_N[n] = slab.host("updates")[row]
-        judged(scores, n, value_D, mixture, origin_D, unit_D, before, self._quantiles)
+        gradient_D = judged(scores, n, value_D, mixture, origin_D, unit_D, before, self._quantiles)
+        return gradient_D if fill else np.zeros_like(gradient_D)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes and window over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
-        axes.observe(slab, row, value_D, there_D)
+        axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
         fill = int(slab.host("window_fill")[row])
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
         for name, part in zip(self._WINDOW, (Scale.of(slab, row).last_D, there_D, time_C), strict=True):
@@ -291,7 +301,7 @@ class RVAE:
         value_BTD, seen_BTD, time_BTC = windows_B
         B, settings = len(value_BTD), self.settings
         with np.errstate(over="ignore"):
-            now = Axes.of(slab, row)
+            now = Axes.of(slab, row, self.settings.normalisation)
             visible_B = self.T - noise.integers(self.T // 4 + 1, size=B)
             index_BT = np.minimum(np.arange(self.T), visible_B[:, None] - 1)
             visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
@@ -316,14 +326,15 @@ class RVAE:
         value_TD, seen_TD, time_TC = (slab.host(name)[row, part] for name in self._WINDOW)
         return value_TD[None], seen_TD[None], time_TC[None]
 
-    def _network(self, weights_P: Tensor, now: Axes) -> SequenceVAE:
+    def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> SequenceVAE:
         factors = self._tensor(now.level_DD), self._tensor(now.step_DD)
-        return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof)
+        added_D = None if stretch_D is None else self._tensor(stretch_D.astype(np.float32))
+        return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof, added_D)
 
     def _averaged(self, slab: Slab, row: int) -> tuple[SequenceVAE, Axes]:
         """What sequences come from."""
-        now = Axes.of(slab, row)
-        return self._network(slab.tensor("average_P")[row], now), now
+        now = Axes.of(slab, row, self.settings.normalisation)
+        return self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row]), now
 
     def _noise(self, slab: Slab, row: int, learner: Learner, what: str) -> np.random.Generator:
         updates = int(slab.host("updates")[row])

@@ -84,10 +84,14 @@ class Windows:
 
 
 class SequenceVAE:
-    """The network with one learner's weights, and the axes of its levels and steps (`whitening`)."""
+    """The network with one learner's weights, the axes of its levels and steps (`whitening`), and what is
+    added to all log scales of steps (`stretch`; nothing while learning)."""
 
-    def __init__(self, shape: Shape, flat_P: Tensor, level_DD: Tensor, step_DD: Tensor, dof: float) -> None:
-        self.shape, self.dof = shape, dof
+    def __init__(
+        self, shape: Shape, flat_P: Tensor, level_DD: Tensor, step_DD: Tensor, dof: float,
+        stretch_D: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.shape, self.dof, self._stretch_D = shape, dof, stretch_D
         self.w = flat_views(shape.parameters, flat_P)
         self._level_DD, self._step_DD = level_DD, step_DD
 
@@ -104,7 +108,8 @@ class SequenceVAE:
     def first(self, z_BZ: Tensor, time_BC: Tensor) -> MixtureT:
         """p(x_1 | z), over levels."""
         a_BH = torch.tanh(torch.cat([z_BZ, time_BC], 1) @ self.w["first_ZCH"] + self.w["first_bias_H"])
-        return self._mixture(a_BH @ self.w["first_HO"] + self.w["first_bias_O"], None, self._level_DD)
+        out_BO = a_BH @ self.w["first_HO"] + self.w["first_bias_O"]
+        return MixtureT.of(out_BO, self.shape.K, self._level_DD, self.dof)
 
     def begin(self, z_BZ: Tensor) -> Tensor:
         """g_1, [B, H]: the decoder before its first record."""
@@ -123,9 +128,9 @@ class SequenceVAE:
         skip_N2D = before_NI[:, : 2 * self.shape.D]
         f_NF = torch.cat([state_NH, skip_N2D, z_NZ], 1)
         a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
-        return self._mixture(
-            a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"], self._step_DD
-        )
+        out_NO, shift_ND = a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"]
+        stretch_ND = None if self._stretch_D is None else self._stretch_D.expand_as(shift_ND)
+        return MixtureT.of(out_NO, self.shape.K, self._step_DD, self.dof, shift_ND, stretch_ND)
 
     def loss(self, windows: Windows, noise_BZ: Tensor, kl_weight: float, free_bits: float) -> Tensor:
         """The negative evidence lower bound per seen value, nats; one draw of z a window."""
@@ -149,6 +154,3 @@ class SequenceVAE:
         )
         step_N = steps.nll(windows.target_BTD[:, 1:].flatten(0, 1), windows.seen_BTD[:, 1:].flatten(0, 1))
         return first_B + step_N.view(B, T - 1).sum(1)
-
-    def _mixture(self, out_NO: Tensor, skip_ND: Tensor | None, axes_DD: Tensor) -> MixtureT:
-        return MixtureT.of(out_NO, self.shape.K, axes_DD, self.dof, skip_ND)

@@ -48,6 +48,7 @@ from streamgen.models.optimiser import Optimiser, OptimiserSettings
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
@@ -150,6 +151,9 @@ class Settings(OptimiserSettings):
     latent: int = Field(2, ge=1, le=64, description="light: dimensions of the latent, at most the features.")
     learning_rate: float = Field(0.002, gt=0, le=1, description="The optimiser's step size.")
     dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
+    normalisation: Normalisation = Field(
+        "whitening", description="full: units of what the network sees and is judged in."
+    )
     components: int = Field(5, ge=1, le=64, description="full: components of the mixture.")
     burn_in: int = Field(16, ge=1, le=1024, description="full: records before a window that renew its state.")
     ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")

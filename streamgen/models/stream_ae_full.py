@@ -78,7 +78,7 @@ class StreamAEFull:
             **averaging.fields(P),
             "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
             **scale.fields(D),
-            **axes.fields(D),
+            **axes.fields(D, self.settings.normalisation),
             **stretch.fields(D),
             "state_1H": StateField((1, self.shape.H), dtype="float32", on_device=True),
             "input_1I": StateField((1, 4 * D + self.shape.C), dtype="float32", on_device=True),
@@ -130,7 +130,7 @@ class StreamAEFull:
         step."""
         updates = int(slab.host("updates")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
-        now = Axes.of(slab, row)
+        now = Axes.of(slab, row, self.settings.normalisation)
         network = self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row])
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         gap_T = np.full(length, gap)
@@ -170,7 +170,7 @@ class StreamAEFull:
         """Move scales, axes, window and state over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
         before_D = Scale.of(slab, row).last_D.copy()
-        axes.observe(slab, row, value_D, there_D)
+        axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
         last_D, swing_D = Scale.of(slab, row).last_D, slab.host("swing_D")[row]
         state_1H, input_1I = slab.tensor("state_1H")[row], slab.tensor("input_1I")[row]
@@ -223,7 +223,7 @@ class StreamAEFull:
         value_BSD, seen_BSD, time_BSC, swing_BSD, state_BSH = windows_B
         burn_in = self.settings.burn_in
         with np.errstate(over="ignore"):
-            now = Axes.of(slab, row)
+            now = Axes.of(slab, row, self.settings.normalisation)
             input_BSI = self._tensor(_window_inputs(now, value_BSD, seen_BSD, time_BSC, swing_BSD))
             target_BSD, known_BSD = now.targets(value_BSD, seen_BSD)
         weights_P = slab.tensor("weights_P")[row].detach().clone().requires_grad_()
@@ -259,14 +259,12 @@ class StreamAEFull:
 
     def _newest(self, slab: Slab, row: int) -> tuple[Carried, Axes]:
         """What scores and carries the state."""
-        now = Axes.of(slab, row)
+        now = Axes.of(slab, row, self.settings.normalisation)
         return self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row]), now
 
     def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> Carried:
-        if stretch_D is None:
-            stretch_D = np.zeros(self.shape.D)
-        factor_DD, added_D = self._tensor(now.step_DD), self._tensor(stretch_D.astype(np.float32))
-        return Carried(self.shape, weights_P, factor_DD, self.settings.dof, added_D)
+        added_D = None if stretch_D is None else self._tensor(stretch_D.astype(np.float32))
+        return Carried(self.shape, weights_P, self._tensor(now.step_DD), self.settings.dof, added_D)
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
