@@ -9,7 +9,8 @@ Kapturowski et al. 2019, "Recurrent experience replay"). After the updates the n
 carried one with them, are what the new weights say of it.
 
 Newest weights score and carry the state. Sequences come from averaged ones (`averaging`), which are first led
-through the newest window. Spreads are corrected by honest predictions (`stretch`).
+through the newest window. Spreads are corrected by honest predictions (`stretch`), those of sequences also by
+honest forecasts (`fan`).
 
 Shapes: B windows of S = burn_in + T records, D features, H hidden units, C time features, I inputs.
 """
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import averaging, axes, scale, stretch
+from streamgen.models import averaging, axes, fan, scale, stretch
 from streamgen.models.axes import Axes, Float32s
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
@@ -55,7 +56,8 @@ class StreamAEFull:
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
         self.shape = Shape(features, settings.hidden, settings.components, TIME_FEATURES)
-        self.S, self.stride = settings.burn_in + window.length, window.stride or window.length
+        self.T, self.stride = window.length, window.stride or window.length
+        self.S = settings.burn_in + self.T
         self.device = torch.device(device)
         self._window = {
             "window_value_SD": StateField((self.S, features)),
@@ -80,6 +82,7 @@ class StreamAEFull:
             **scale.fields(D),
             **axes.fields(D, self.settings.normalisation),
             **stretch.fields(D),
+            **fan.fields(self.T, D),
             "state_1H": StateField((1, self.shape.H), dtype="float32", on_device=True),
             "input_1I": StateField((1, 4 * D + self.shape.C), dtype="float32", on_device=True),
             **self._window,
@@ -104,6 +107,7 @@ class StreamAEFull:
         for n, row in enumerate(row_N.tolist()):
             if ticks.broken_N[n]:
                 slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
+                slab.host("fan_left")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
@@ -113,6 +117,8 @@ class StreamAEFull:
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
                 self._learn(slab, row, learners[row], scores)
+                if not slab.host("fan_left")[row]:
+                    self._forecast(slab, row, learners[row])
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -130,21 +136,33 @@ class StreamAEFull:
         step."""
         updates = int(slab.host("updates")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
+        return self._ahead(slab, row, noise, length, count)
+
+    def _forecast(self, slab: Slab, row: int, learner: Learner) -> None:
+        """Forecasts of the next T records, by which the fan is corrected when they are there."""
+        slab.host("fan_count")[row] += 1
+        made = int(slab.host("fan_count")[row])
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
+        fan.begin(slab, row, self._ahead(slab, row, noise, self.T, fan.DRAWS))
+
+    def _ahead(self, slab: Slab, row: int, noise: np.random.Generator, length: int, count: int) -> Floats:
         now = Axes.of(slab, row, self.settings.normalisation)
-        network = self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row])
+        stretch_D = slab.host("stretch_D")[row]
+        averaged_P = slab.tensor("average_P")[row]
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         gap_T = np.full(length, gap)
         time_TC = time_features((newest + np.arange(1, length + 1) * gap).astype(np.int64), gap_T, gap_T)
         last_D = Scale.of(slab, row).last_D
         value_BD = np.tile(np.where(np.isnan(last_D), now.mean_D, last_D), (count, 1))
         swing_BD = np.tile(slab.host("swing_D")[row], (count, 1))
-        with torch.inference_mode():
-            state_BH = self._states(slab, row, network, now)[-1:].repeat(count, 1)
         input_BI = slab.tensor("input_1I")[row].repeat(count, 1)
         seen_BD = np.ones(value_BD.shape, dtype=np.bool_)
         out_BTD = np.empty((count, length, self.shape.D))
         with torch.inference_mode():
+            network = self._network(averaged_P, now)
+            state_BH = self._states(slab, row, network, now)[-1:].repeat(count, 1)
             for t in range(length):
+                network = self._network(averaged_P, now, stretch_D + fan.widening(slab, row, t + 1))
                 time_BC = np.tile(time_TC[t].astype(np.float32), (count, 1))
                 mixture = network.next(state_BH, input_BI, self._tensor(time_BC))
                 before_BD = value_BD
@@ -169,6 +187,7 @@ class StreamAEFull:
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes, window and state over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
+        fan.observe(slab, row, value_D, there_D)
         before_D = Scale.of(slab, row).last_D.copy()
         axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.

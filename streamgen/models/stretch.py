@@ -4,11 +4,12 @@ A network knows its spreads from records that it learned from, often more than o
 further off. λ_d is added to the log scales of each axis d of all its predictions. After each record that was
 scored before it was learned from, λ takes a step down the gradient of its nll:
 
-    λ ← λ − g / min(n, MEMORY),   g = ∂ nll / ∂ λ bounded to ±4
+    λ ← λ − g / min(n, MEMORY),   g = ∂ nll / ∂ λ
 
-The Fisher information of a log scale is about one, so this is an average over as many records. It is of the
-whitened axes and not of the features, so that features which move together go on doing so. Recalibrated on
-held-out data: Guo et al. 2017; online: Kuleshov & Ermon 2017. D features.
+The Fisher information of a log scale is about one, so this is an average over as many records; a Student-t's
+g is bounded by D and its degrees of freedom. λ is of the whitened axes and not of the features, so that
+features which move together go on doing so. Recalibrated on held-out data: Guo et al. 2017; online: Kuleshov
+& Ermon 2017. D features.
 """
 
 from __future__ import annotations
@@ -34,5 +35,5 @@ def observe(slab: Slab, row: int, gradient_D: Floats) -> None:
         return
     count, stretch_D = slab.host("stretch_count"), slab.host("stretch_D")[row]
     count[row] += 1
-    stretch_D -= np.clip(gradient_D, -4.0, 4.0) / np.clip(count[row], FIRST, MEMORY)
+    stretch_D -= gradient_D / np.clip(count[row], FIRST, MEMORY)
     np.clip(stretch_D, -MOST, MOST, out=stretch_D)
