@@ -10,11 +10,17 @@ from pydantic import BaseModel, ValidationError
 
 from streamgen.config import WindowConfig
 from streamgen.errors import ConfigError
-from streamgen.models import river, rvae, stream_ae
+from streamgen.models import river, rvae, stream_ae, stream_ae_full
 from streamgen.models.online import OnlineModel
 
+
+def _stream_ae(settings: stream_ae.Settings, features: int, window: WindowConfig, device: str) -> OnlineModel:
+    make = stream_ae_full.StreamAEFull if settings.preset == "full" else stream_ae.StreamAE
+    return make(settings, features, window, device)
+
+
 _MODELS: dict[str, tuple[type[BaseModel], Callable[[Any, int, WindowConfig, str], OnlineModel]]] = {
-    "stream_ae": (stream_ae.Settings, stream_ae.StreamAE),
+    "stream_ae": (stream_ae.Settings, _stream_ae),
     "rvae": (rvae.Settings, rvae.RVAE),
     "river": (river.Settings, river.RiverDetector),
 }

@@ -1,7 +1,7 @@
 """Between a learner's records and what its sequence model sees: units and uncorrelated axes, as they stand.
 
-    level v = (x − mean) / spread,   step y = (x − x before) / δ         (`scale`)
-    u = 4 tanh(L_v⁻¹ v / 4),   d = 4 tanh(L_y⁻¹ y / 4)                   (`whitening`)
+    level v = (x − mean) / spread,   step y = (x − x before) / δ         (`units`: their kind is a setting)
+    u = 4 tanh(L_v⁻¹ v / 4),   d = 4 tanh(L_y⁻¹ y / 4)                   (`whitening`, where it is the kind)
 
 Records are kept raw and turned into u and d when they are used, so that all of a window is seen with the
 newest statistics. Where a value is missing the record has the last one that came, so its step is zero.
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgen.models import whitening
-from streamgen.models.scale import Scale
+from streamgen.models import units, whitening
+from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field, Slab
+from streamgen.models.units import Normalisation
 from streamgen.models.whitening import Whitening
 from streamgen.records import Bools, Floats
 
@@ -26,18 +27,30 @@ Float32s = NDArray[np.float32]
 _LARGEST = 1e6  # units; a model's arithmetic is float32
 
 
-def fields(D: int) -> dict[str, Field]:
+def fields(D: int, kind: Normalisation) -> dict[str, Field]:
     """The state of the axes; that of the scales is `scale`'s."""
-    return {**whitening.fields("level", D), **whitening.fields("step", D)}
+    whitened = {**whitening.fields("level", D), **whitening.fields("step", D)}
+    return {
+        **units.fields(D, kind),
+        **(whitened if kind == "whitening" else {}),
+        "swing_D": Field((D,)),  # mean size of the last `RECENT` steps, exponentially weighted
+    }
 
 
-def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
+def observe(slab: Slab, row: int, kind: Normalisation, value_D: Floats, there_D: Bools) -> None:
     """Take one record into scales and axes; missing values leave their feature as it is."""
     now = Scale.of(slab, row)
     before_D = now.last_D.copy()
     now.observe(value_D, there_D)
-    Whitening.of(slab, row, "level").observe((value_D - now.mean_D) / now.unit(), there_D)
-    Whitening.of(slab, row, "step").observe((value_D - before_D) / now.delta(), there_D & ~np.isnan(before_D))
+    step_D = value_D - before_D  # NaN where one is missing
+    units.observe(slab, row, kind, value_D, there_D, step_D)
+    moved_D = ~np.isnan(step_D)
+    if kind == "whitening":
+        Whitening.of(slab, row, "level").observe((value_D - now.mean_D) / now.unit(), there_D)
+        Whitening.of(slab, row, "step").observe(step_D / now.delta(), moved_D)
+    swing_D = slab.host("swing_D")[row]
+    size_D = np.where(moved_D, np.abs(step_D), swing_D)
+    swing_D += (size_D - swing_D) / np.clip(now.count_D - 1, 1, RECENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +64,12 @@ class Axes:
     step_DD: Floats
 
     @classmethod
-    def of(cls, slab: Slab, row: int) -> Axes:
-        now = Scale.of(slab, row)
-        level_DD, step_DD = (Whitening.of(slab, row, name).factor() for name in ("level", "step"))
-        return cls(now.mean_D.copy(), now.unit(), now.delta(), level_DD, step_DD)
+    def of(cls, slab: Slab, row: int, kind: Normalisation) -> Axes:
+        if kind == "whitening":
+            level_DD, step_DD = (Whitening.of(slab, row, name).factor() for name in ("level", "step"))
+        else:
+            level_DD = step_DD = np.eye(len(slab.host("swing_D")[row]))
+        return cls(*units.units(slab, row, kind), level_DD, step_DD)
 
     def level(self, value_D: Floats) -> Floats:
         """[..., D] values as levels; zero where there never was a value (NaN)."""
@@ -63,6 +78,12 @@ class Axes:
     def step(self, value_D: Floats, before_D: Floats) -> Floats:
         """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
         return _finite((value_D - before_D) / self.delta_D)
+
+    def swing(self, swing_D: Floats) -> Floats:
+        """[..., D] how large the recent steps are against the usual: log swing / δ, bounded to ±4. `scale`
+        remembers thousands of records: where steps grow, or come in bursts, it lags."""
+        ratio_D = np.clip(swing_D / self.delta_D, 1e-3, _LARGEST)
+        return np.asarray(4.0 * np.tanh(np.log(ratio_D) / 4.0))
 
     def records(
         self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s

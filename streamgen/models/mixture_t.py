@@ -22,6 +22,13 @@ from torch import Tensor
 
 from streamgen.records import Floats
 
+BOUND = 4.0  # of log scales: a likelihood stays finite, and a gradient stays useful
+
+
+def bounded(log_scale: Tensor) -> Tensor:
+    """Log scales between ±`BOUND`."""
+    return BOUND * torch.tanh(log_scale / BOUND)
+
 
 @dataclass(frozen=True, slots=True)
 class MixtureT:
@@ -32,6 +39,24 @@ class MixtureT:
     log_scale_NKD: Tensor
     factor_DD: Tensor
     dof: float
+
+    @classmethod
+    def of(
+        cls, out_NO: Tensor, components: int, factor_DD: Tensor, dof: float,
+        shift_ND: Tensor | None = None, stretch_ND: Tensor | None = None,
+    ) -> MixtureT:  # fmt: skip
+        """From a network's outputs, O = K (1 + 2D): logits of weights, means, log scales (bounded).
+
+        `shift_ND` is added to every mean, `stretch_ND` to every log scale.
+        """
+        K, D = components, factor_DD.shape[0]
+        weight_NK, mean_NO, scale_NO = torch.split(out_NO, [K, K * D, K * D], dim=1)
+        mean_NKD, scale_NKD = mean_NO.view(-1, K, D), scale_NO.view(-1, K, D)
+        if shift_ND is not None:
+            mean_NKD = mean_NKD + shift_ND.unsqueeze(1)
+        if stretch_ND is not None:
+            scale_NKD = scale_NKD + stretch_ND.unsqueeze(1)
+        return cls(torch.log_softmax(weight_NK, 1), mean_NKD, bounded(scale_NKD), factor_DD, dof)
 
     def nll(self, y_ND: Tensor, seen_ND: Tensor) -> Tensor:
         """−log p of the seen part of y, nats, [N]; what is not seen must be finite and is left out."""
@@ -56,6 +81,12 @@ class MixtureT:
         nll_N = -torch.logsumexp(log_NK, 1)
         given_NK = torch.exp(log_NK + nll_N[:, None])
         tail_NK = 0.5 * (self.dof + count_N[:, None]) * torch.log1p(square_NK / self.dof)
+        # Fully seen, each axis has its own derivative; otherwise they share that of all at once.
+        e_DN = torch.linalg.solve_triangular(self.factor_DD, y_ND.T, upper=False)
+        part_e_NKD = ((e_DN.T.unsqueeze(1) - self.mean_NKD) * torch.exp(-self.log_scale_NKD)) ** 2
+        share_NKD = (square_NK / count_N[:, None].clamp_min(1.0)).unsqueeze(2).expand_as(part_e_NKD)
+        part_e_NKD = torch.where(seen_ND.all(1)[:, None, None], part_e_NKD, share_NKD)
+        pull_NK = given_NK * (self.dof + count_N[:, None]) / (self.dof + square_NK)
         before_ND = (torch.exp(self.log_weight_NK).unsqueeze(2) * self.location_NKD()).sum(1)
         after_ND = (given_NK.unsqueeze(2) * given_NKD).sum(1)
         return Judgement(
@@ -63,6 +94,7 @@ class MixtureT:
             tail_N=(given_NK * tail_NK).sum(1),
             quadratic_ND=(given_NK.unsqueeze(2) * part_NKD).sum(1),
             expected_ND=torch.where(seen_ND, before_ND, after_ND),
+            stretch_ND=1.0 - (pull_NK.unsqueeze(2) * part_e_NKD).sum(1),
         )
 
     def location_NKD(self) -> Tensor:
@@ -128,13 +160,15 @@ class MixtureT:
 class Judgement:
     """What N records are worth. `tail_N` is the part of `nll_N` that depends on where in the distribution the
     record lies, averaged over the components as the record weighs them; `quadratic_ND` sums to the squared
-    Mahalanobis distance, averaged likewise. `expected_ND` is the mean of a seen feature before anything is
-    seen, the conditional mean of a missing one."""
+    Mahalanobis distance, averaged likewise. `stretch_ND` is the derivative of `nll_N` for the log scale of
+    each axis, of all components alike. `expected_ND` is the mean of a seen feature before anything is seen,
+    the conditional mean of a missing one."""
 
     nll_N: Tensor
     tail_N: Tensor
     quadratic_ND: Tensor
     expected_ND: Tensor
+    stretch_ND: Tensor
 
 
 class Quantiles:

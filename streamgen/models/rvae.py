@@ -25,22 +25,25 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import axes, scale
-from streamgen.models.adam import adam_step
+from streamgen.models import averaging, axes, scale, stretch
 from streamgen.models.axes import Axes, Float32s
-from streamgen.models.contributions import shares
 from streamgen.models.free_run import drawn, expected, following, free_run, warm
+from streamgen.models.initial import initial
+from streamgen.models.judged import judged
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
+from streamgen.models.optimiser import Optimiser, OptimiserSettings
+from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import Scale
-from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows, initial
+from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
@@ -48,10 +51,8 @@ Raw = tuple[Floats, Bools, Float32s]  # records as they came: value filled, ther
 _WEEK_MS = 7 * 86_400_000.0
 
 
-class Settings(BaseModel):
+class Settings(OptimiserSettings):
     """Settings of `rvae`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["rvae"]
     preset: Literal["light", "full"] = Field(
@@ -59,10 +60,11 @@ class Settings(BaseModel):
     )
     hidden: int = Field(32, ge=1, le=1024, description="Units of the encoder's, and of the decoder's, state.")
     latent: int = Field(8, ge=1, le=256, description="Dimensions of the latent.")
+    normalisation: Normalisation = Field(
+        "whitening", description="Units of what the network sees and is judged in."
+    )
     components: int = Field(5, ge=1, le=64, description="Components of the mixture.")
     dof: float = Field(8.0, gt=2, le=1000, description="Degrees of freedom of its Student-t's.")
-    learning_rate: float = Field(0.003, gt=0, le=1, description="Adam's step size.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
     kl_weight: float = Field(1.0, ge=0, description="Weight of the KL term after annealing.")
     kl_annealing: int = Field(200, ge=1, description="Updates over which that weight grows from 0.")
     free_bits: float = Field(0.02, ge=0, description="Nats of each latent dimension that cost nothing less.")
@@ -80,7 +82,6 @@ class RVAE:
     name = "rvae"
     generates = True
     surprises = 3  # after the records before; for the stream at all; of the recent level
-    BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
@@ -88,44 +89,40 @@ class RVAE:
         self.T, self.stride = window.length, window.stride or window.length
         self.device = torch.device(device)
         full = settings.preset == "full"
-        self.kept, self.updates, self.batch = (
-            (settings.reservoir, settings.updates, settings.batch) if full else (0, 1, 1)
-        )
+        kept, self.updates = (settings.reservoir, settings.updates) if full else (0, 1)
+        self._window_fields = {
+            "window_value_TD": StateField((self.T, features)),
+            "window_seen_TD": StateField((self.T, features), dtype="bool"),
+            "window_time_TC": StateField((self.T, TIME_FEATURES), dtype="float32"),
+        }
+        self._reservoir = Reservoir(self.name, kept, self._window_fields)
+        self._optimiser = Optimiser(settings)
         self._quantiles = Quantiles(settings.dof)
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, averaged weights; scales and axes; the last T records, raw, missing values filled
         with the last one (NaN before the first); and R windows of such records."""
-        D, C, T, R = self.shape.D, self.shape.C, self.T, self.kept
-        weights = StateField((self.shape.size,), dtype="float32", on_device=True)
-        records = {
-            "window_value_TD": StateField((T, D)),
-            "window_seen_TD": StateField((T, D), dtype="bool"),
-            "window_time_TC": StateField((T, C), dtype="float32"),
-        }
-        reservoir = {
-            "kept_value_RTD": StateField((R, T, D)),
-            "kept_seen_RTD": StateField((R, T, D), dtype="bool"),
-            "kept_time_RTC": StateField((R, T, C), dtype="float32"),
-            "windows": StateField(dtype="int64"),  # that ever were
-        }
+        D, P = self.shape.D, self.shape.size
         return {
-            **dict.fromkeys(("weights_P", "first_P", "second_P", "average_P"), weights),
-            "updates": StateField(dtype="int64"),
+            **self._optimiser.fields(P),
+            **averaging.fields(P),
             "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
             **scale.fields(D),
-            **axes.fields(D),
-            **records,
+            **axes.fields(D, self.settings.normalisation),
+            **stretch.fields(D),
+            **self._window_fields,
             "window_fill": StateField(dtype="int64"),
             "window_new": StateField(dtype="int64"),  # records since it was learned from
-            **(reservoir if R else {}),
+            **self._reservoir.fields(),
         }
 
     def start(self, slab: Slab, row: int, learner: Learner) -> None:
         """Weights drawn from the learner's name."""
         noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
         drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
-        slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = initial(self.shape, drawn_P)
+        slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = initial(
+            self.shape.parameters, self.shape.H, self.shape.K, drawn_P
+        )
 
     def run(
         self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
@@ -138,9 +135,10 @@ class RVAE:
                 slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
-                self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
+                stretch.observe(slab, row, gradient_D)
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
                 self._learn(slab, row, learners[row], scores)
@@ -232,14 +230,14 @@ class RVAE:
         return network.encode(self._tensor(now.window(filled_TD, seen_TD, time_TC)[None]))[0]
 
     _WINDOW = ("window_value_TD", "window_seen_TD", "window_time_TC")
-    _KEPT = ("kept_value_RTD", "kept_seen_RTD", "kept_time_RTC")
 
-    def _score(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int) -> None:
-        """Score record n against the state before it, and write the result into `scores`."""
-        before, now = Scale.of(slab, row), Axes.of(slab, row)
-        known_D = before.count_D > 0
-        seen_D = ~np.isnan(value_D) & known_D
-        network = self._network(slab.tensor("weights_P")[row], now)
+    def _score(
+        self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
+    ) -> Floats:
+        """Score record n against the state before it, and write the result into `scores`. Returns what the
+        stretch learns from it, nothing where the record was judged by its level."""
+        before, now = Scale.of(slab, row), Axes.of(slab, row, self.settings.normalisation)
+        network = self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row])
         fill = int(slab.host("window_fill")[row])
         past = slice(max(fill - self.T + 1, 0), fill)
         parts = self._window(slab, row, past)
@@ -252,34 +250,14 @@ class RVAE:
         else:  # behind a gap: the first record of a window
             mixture = network.first(network.encode(input_1TI[:, :0])[0], self._tensor(time_C[None]))
             origin_D, unit_D = now.mean_D, now.unit_D
-        y_D = np.where(seen_D, np.clip((value_D - origin_D) / unit_D, -1e6, 1e6), 0.0)
-        mask_1D = self._tensor(seen_D[None])
-        judged = mixture.judge(self._tensor(y_D[None]), mask_1D)
-        nll, tail = float(judged.nll_N), float(judged.tail_N)
         scores.step_N[n] = slab.host("updates")[row]
-        if seen_D.any():
-            # Nats of steps, whatever the mixture's units.
-            nll += float(np.log(unit_D[seen_D] / now.delta_D[seen_D]).sum())
-            dof = self.settings.dof
-            strangeness, drift = (ask(value_D, seen_D, dof) for ask in (before.strangeness, before.drift))
-            scores.nll_N[n] = nll
-            scores.surprise_NS[n] = nll, strangeness, drift
-            quadratic_D = judged.quadratic_ND[0].cpu().numpy()
-            scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
-        weight_K = torch.exp(mixture.log_weight_NK[0].double()).cpu().numpy()
-        location_KD = mixture.location_NKD()[0].cpu().numpy()
-        spread_KD = mixture.spread_NKD()[0].cpu().numpy()
-        of_D = np.where(known_D, origin_D, np.nan)
-        scores.expected_ND[n] = of_D + unit_D * judged.expected_ND[0].cpu().numpy()
-        low_D, high_D = (
-            self._quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95)
-        )
-        scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
+        gradient_D = judged(scores, n, value_D, mixture, origin_D, unit_D, before, self._quantiles)
+        return gradient_D if fill else np.zeros_like(gradient_D)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes and window over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
-        axes.observe(slab, row, value_D, there_D)
+        axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
         fill = int(slab.host("window_fill")[row])
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
         for name, part in zip(self._WINDOW, (Scale.of(slab, row).last_D, there_D, time_C), strict=True):
@@ -294,8 +272,7 @@ class RVAE:
     def _learn(self, slab: Slab, row: int, learner: Learner, scores: Scores) -> None:
         """The updates that a complete window brings."""
         slab.host("window_new")[row] = 0
-        if self.kept:
-            self._keep(slab, row, learner)
+        self._reservoir.keep(slab, row, learner)
         for _ in range(self.updates):
             began = perf_counter()
             loss = self._update(slab, row, learner)
@@ -305,56 +282,26 @@ class RVAE:
                 scores.loss.append(loss)
                 scores.seconds.append(perf_counter() - began)
 
-    def _keep(self, slab: Slab, row: int, learner: Learner) -> None:
-        """The n-th window, n > R, takes the place of a kept one with probability R / n."""
-        slab.host("windows")[row] += 1
-        n = int(slab.host("windows")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.keep", n)
-        slot = n - 1 if n <= self.kept else int(noise.integers(n))
-        if slot < self.kept:
-            for kept, window in zip(self._KEPT, self._WINDOW, strict=True):
-                slab.host(kept)[row, slot] = slab.host(window)[row]
-
     def _update(self, slab: Slab, row: int, learner: Learner) -> float | None:
-        """One step of Adam; None when it was skipped as not finite."""
+        """One step of the optimiser; None when it was skipped as not finite."""
         slab.host("draws")[row] += 1
         draw = int(slab.host("draws")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.update", draw)
-        value_BTD, seen_BTD, time_BTC = self._window(slab, row, slice(None))
-        if self.kept:
-            slot_B = noise.integers(min(int(slab.host("windows")[row]), self.kept), size=self.batch - 1)
-            value_RTD, seen_RTD, time_RTC = (slab.host(name)[row] for name in self._KEPT)
-            value_BTD = np.concatenate([value_BTD, value_RTD[slot_B]])
-            seen_BTD = np.concatenate([seen_BTD, seen_RTD[slot_B]])
-            time_BTC = np.concatenate([time_BTC, time_RTC[slot_B]])
-        loss, gradient_P = self.loss_and_gradient(slab, row, (value_BTD, seen_BTD, time_BTC), noise)
-        weights_P, updates = slab.tensor("weights_P")[row], slab.host("updates")
-        done = math.isfinite(loss) and adam_step(
-            weights_P,
-            slab.tensor("first_P")[row],
-            slab.tensor("second_P")[row],
-            gradient_P,
-            step=int(updates[row]) + 1,
-            rate=self.settings.learning_rate,
-            betas=self.BETAS,
-            clip_norm=self.settings.clip_norm,
-        )
-        if not done:
+        windows_B = self._reservoir.batch(slab, row, self.settings.batch, noise)
+        loss, gradient_P = self.loss_and_gradient(slab, row, windows_B, noise)
+        if not (math.isfinite(loss) and self._optimiser.step(slab, row, gradient_P)):
             return None
-        updates[row] += 1
-        # The first averages are short: they must not remember the weights that were drawn.
-        decay = min(self.settings.ema, int(updates[row]) / (10.0 + int(updates[row])))
-        slab.tensor("average_P")[row].lerp_(weights_P, 1.0 - decay)
+        averaging.average(slab, row, self.settings.ema)
         return loss
 
     def loss_and_gradient(
-        self, slab: Slab, row: int, windows_B: Raw, noise: np.random.Generator
+        self, slab: Slab, row: int, windows_B: tuple[np.ndarray, ...], noise: np.random.Generator
     ) -> tuple[float, Tensor]:
         """The loss on a minibatch (`sequence_vae`) and its gradient [P]."""
         value_BTD, seen_BTD, time_BTC = windows_B
         B, settings = len(value_BTD), self.settings
         with np.errstate(over="ignore"):
-            now = Axes.of(slab, row)
+            now = Axes.of(slab, row, self.settings.normalisation)
             visible_B = self.T - noise.integers(self.T // 4 + 1, size=B)
             index_BT = np.minimum(np.arange(self.T), visible_B[:, None] - 1)
             visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
@@ -379,14 +326,15 @@ class RVAE:
         value_TD, seen_TD, time_TC = (slab.host(name)[row, part] for name in self._WINDOW)
         return value_TD[None], seen_TD[None], time_TC[None]
 
-    def _network(self, weights_P: Tensor, now: Axes) -> SequenceVAE:
+    def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> SequenceVAE:
         factors = self._tensor(now.level_DD), self._tensor(now.step_DD)
-        return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof)
+        added_D = None if stretch_D is None else self._tensor(stretch_D.astype(np.float32))
+        return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof, added_D)
 
     def _averaged(self, slab: Slab, row: int) -> tuple[SequenceVAE, Axes]:
         """What sequences come from."""
-        now = Axes.of(slab, row)
-        return self._network(slab.tensor("average_P")[row], now), now
+        now = Axes.of(slab, row, self.settings.normalisation)
+        return self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row]), now
 
     def _noise(self, slab: Slab, row: int, learner: Learner, what: str) -> np.random.Generator:
         updates = int(slab.host("updates")[row])

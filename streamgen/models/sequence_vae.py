@@ -28,9 +28,8 @@ import torch
 from torch import Tensor
 
 from streamgen.models.flat import Shapes, flat_size, flat_views
-from streamgen.models.mixture_t import MixtureT
-
-_BOUND = 4.0  # of log scales: a likelihood stays finite, and a gradient stays useful
+from streamgen.models.gru import gru, gru_shapes
+from streamgen.models.mixture_t import MixtureT, bounded
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +47,9 @@ class Shape:
         """Where one is a matrix that multiplies from the right its inputs come first; torch's GRU has them
         last."""
         D, H, Z, K, C = self.D, self.H, self.Z, self.K, self.C
-        G, O = 3 * H, K * (1 + 2 * D)  # noqa: E741
+        O = K * (1 + 2 * D)  # noqa: E741
         return {
-            "encode_GI": (G, 3 * D + C),
-            "encode_GH": (G, H),
-            "encode_input_bias_G": (G,),
-            "encode_hidden_bias_G": (G,),
+            **gru_shapes("encode", 3 * D + C, H),
             "latent_H2Z": (H, 2 * Z),
             "latent_bias_2Z": (2 * Z,),
             "first_ZCH": (Z + C, H),
@@ -62,10 +58,7 @@ class Shape:
             "first_bias_O": (O,),
             "begin_ZH": (Z, H),
             "begin_bias_H": (H,),
-            "decode_GI": (G, 3 * D + C + Z),
-            "decode_GH": (G, H),
-            "decode_input_bias_G": (G,),
-            "decode_hidden_bias_G": (G,),
+            **gru_shapes("decode", 3 * D + C + Z, H),
             "head_FH": (H + 2 * D + Z, H),
             "head_bias_H": (H,),
             "out_HO": (H, O),
@@ -91,10 +84,14 @@ class Windows:
 
 
 class SequenceVAE:
-    """The network with one learner's weights, and the axes of its levels and steps (`whitening`)."""
+    """The network with one learner's weights, the axes of its levels and steps (`whitening`), and what is
+    added to all log scales of steps (`stretch`; nothing while learning)."""
 
-    def __init__(self, shape: Shape, flat_P: Tensor, level_DD: Tensor, step_DD: Tensor, dof: float) -> None:
-        self.shape, self.dof = shape, dof
+    def __init__(
+        self, shape: Shape, flat_P: Tensor, level_DD: Tensor, step_DD: Tensor, dof: float,
+        stretch_D: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        self.shape, self.dof, self._stretch_D = shape, dof, stretch_D
         self.w = flat_views(shape.parameters, flat_P)
         self._level_DD, self._step_DD = level_DD, step_DD
 
@@ -104,14 +101,15 @@ class SequenceVAE:
         if T == 0:
             zero_BZ = input_BTI.new_zeros(B, self.shape.Z)
             return zero_BZ, zero_BZ
-        hidden_1BH = self._gru("encode", input_BTI, input_BTI.new_zeros(1, B, self.shape.H))[:, -1]
+        hidden_1BH = gru(self.w, "encode", input_BTI, input_BTI.new_zeros(B, self.shape.H))[:, -1]
         mean_BZ, scale_BZ = (hidden_1BH @ self.w["latent_H2Z"] + self.w["latent_bias_2Z"]).chunk(2, dim=1)
-        return mean_BZ, _bounded(scale_BZ)
+        return mean_BZ, bounded(scale_BZ)
 
     def first(self, z_BZ: Tensor, time_BC: Tensor) -> MixtureT:
         """p(x_1 | z), over levels."""
         a_BH = torch.tanh(torch.cat([z_BZ, time_BC], 1) @ self.w["first_ZCH"] + self.w["first_bias_H"])
-        return self._mixture(a_BH @ self.w["first_HO"] + self.w["first_bias_O"], None, self._level_DD)
+        out_BO = a_BH @ self.w["first_HO"] + self.w["first_bias_O"]
+        return MixtureT.of(out_BO, self.shape.K, self._level_DD, self.dof)
 
     def begin(self, z_BZ: Tensor) -> Tensor:
         """g_1, [B, H]: the decoder before its first record."""
@@ -123,16 +121,16 @@ class SequenceVAE:
         T, record = before_BTI.shape[1], 3 * self.shape.D
         z_BTZ = z_BZ.unsqueeze(1).expand(-1, T, -1)
         input_BTI = torch.cat([before_BTI[:, :, :record], time_BTC, z_BTZ], 2)
-        return self._gru("decode", input_BTI, state_BH.unsqueeze(0))
+        return gru(self.w, "decode", input_BTI, state_BH)
 
     def next(self, z_NZ: Tensor, before_NI: Tensor, state_NH: Tensor) -> MixtureT:
         """p(x_t | z, x_<t), over steps, given the decoder's state and the record before."""
         skip_N2D = before_NI[:, : 2 * self.shape.D]
         f_NF = torch.cat([state_NH, skip_N2D, z_NZ], 1)
         a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
-        return self._mixture(
-            a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"], self._step_DD
-        )
+        out_NO, shift_ND = a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"]
+        stretch_ND = None if self._stretch_D is None else self._stretch_D.expand_as(shift_ND)
+        return MixtureT.of(out_NO, self.shape.K, self._step_DD, self.dof, shift_ND, stretch_ND)
 
     def loss(self, windows: Windows, noise_BZ: Tensor, kl_weight: float, free_bits: float) -> Tensor:
         """The negative evidence lower bound per seen value, nats; one draw of z a window."""
@@ -156,43 +154,3 @@ class SequenceVAE:
         )
         step_N = steps.nll(windows.target_BTD[:, 1:].flatten(0, 1), windows.seen_BTD[:, 1:].flatten(0, 1))
         return first_B + step_N.view(B, T - 1).sum(1)
-
-    def _gru(self, name: str, input_BTI: Tensor, state_1BH: Tensor) -> Tensor:
-        kinds = ("GI", "GH", "input_bias_G", "hidden_bias_G")
-        weights = [self.w[f"{name}_{kind}"] for kind in kinds]
-        # cuDNN's GRU warns unless all weights lie in a piece of its own: on a GPU, torch's is used.
-        with torch.backends.cudnn.flags(enabled=False):
-            # True: has biases; one layer, no dropout, not torch's training mode, one direction, batch first.
-            return torch.gru(input_BTI, state_1BH, weights, True, 1, 0.0, False, False, True)[0]
-
-    def _mixture(self, out_NO: Tensor, skip_ND: Tensor | None, axes_DD: Tensor) -> MixtureT:
-        K, D = self.shape.K, self.shape.D
-        weight_NK, mean_NO, scale_NO = torch.split(out_NO, [K, K * D, K * D], dim=1)
-        mean_NKD = mean_NO.view(-1, K, D)
-        if skip_ND is not None:
-            mean_NKD = mean_NKD + skip_ND.unsqueeze(1)
-        return MixtureT(
-            torch.log_softmax(weight_NK, 1), mean_NKD, _bounded(scale_NO).view(-1, K, D), axes_DD, self.dof
-        )
-
-
-def initial(shape: Shape, drawn_P: Tensor) -> Tensor:
-    """Weights from numbers uniform in ±1, in place: divided by the root of the number of inputs (of the GRU
-    by that of hidden units, as torch has it), a tenth of it before a mixture, biases zero. A mixture's
-    components begin with scales from e⁻¹·⁵ to e, for equal ones would stay equal."""
-    w = flat_views(shape.parameters, drawn_P)
-    for name, view in w.items():
-        if "bias" in name or name == "skip_2DD":
-            view.zero_()
-        else:
-            view.div_((shape.H if name.endswith(("code_GI", "code_GH")) else view.shape[0]) ** 0.5)
-    K, D = shape.K, shape.D
-    for name in ("first", "out"):
-        w[f"{name}_HO"].mul_(0.1)
-        scale_KD = w[f"{name}_bias_O"][K + K * D :].view(K, D)
-        scale_KD.add_(torch.linspace(-1.5, 1.0, K)[:, None])
-    return drawn_P
-
-
-def _bounded(log_scale: Tensor) -> Tensor:
-    return _BOUND * torch.tanh(log_scale / _BOUND)

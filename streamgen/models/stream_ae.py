@@ -34,20 +34,21 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from streamgen.config import WindowConfig
 from streamgen.models import scale
-from streamgen.models.adam import adam_step
 from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.flat import flat_size, flat_views
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
+from streamgen.models.optimiser import Optimiser, OptimiserSettings
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
@@ -139,18 +140,26 @@ class _Record:
     seen_1D: Tensor
 
 
-class Settings(BaseModel):
+class Settings(OptimiserSettings):
     """Settings of `stream_ae`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     name: Literal["stream_ae"] = "stream_ae"
-    preset: Literal["light"] = Field("light", description="light: no reservoir, one update a window.")
+    preset: Literal["light", "full"] = Field(
+        "light", description="light: one update a window; full: several, on a reservoir of past windows."
+    )
     hidden: int = Field(32, ge=1, le=1024, description="Units of the recurrent state.")
-    latent: int = Field(2, ge=1, le=64, description="Dimensions of the latent.")
-    learning_rate: float = Field(0.002, gt=0, le=1, description="Adam's step size.")
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+    latent: int = Field(2, ge=1, le=64, description="light: dimensions of the latent, at most the features.")
+    learning_rate: float = Field(0.002, gt=0, le=1, description="The optimiser's step size.")
     dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
+    normalisation: Normalisation = Field(
+        "whitening", description="full: units of what the network sees and is judged in."
+    )
+    components: int = Field(5, ge=1, le=64, description="full: components of the mixture.")
+    burn_in: int = Field(16, ge=1, le=1024, description="full: records before a window that renew its state.")
+    ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")
+    reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
+    updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
+    batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
 
 class StreamAE:
@@ -159,7 +168,6 @@ class StreamAE:
     name = "stream_ae"
     generates = True
     surprises = 3  # after the record before; for the stream at all; of the recent level
-    BETAS = (0.9, 0.99)  # few updates a learner: a shorter memory of the second moment than Adam's usual
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
@@ -168,21 +176,18 @@ class StreamAE:
         self.device = torch.device(device)
         self._views: dict[int, dict[str, Tensor]] = {}
         self._views_of: tuple[int, int] = (0, -1)
+        self._optimiser = Optimiser(settings)
         self._t90 = half_width(settings.dof, 0.9)
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, carried state, scales, and the open window of T records."""
         D, H, C = self.shape.D, self.shape.H, self.shape.C
-        P = self.shape.size
 
         def tensor(*shape: int) -> StateField:
             return StateField(shape, dtype="float32", on_device=True)
 
         return {
-            "weights_P": tensor(P),
-            "first_P": tensor(P),
-            "second_P": tensor(P),
-            "updates": StateField(dtype="int64"),
+            **self._optimiser.fields(self.shape.size),
             "hidden_1H": tensor(1, H),
             "skip_12D": tensor(1, 2 * D),
             **scale.fields(D),
@@ -368,18 +373,7 @@ class StreamAE:
     def _learn(self, slab: Slab, row: int) -> float | None:
         """One update on the complete window; None when it was skipped as not finite."""
         loss, gradient_P = self.loss_and_gradient(slab, row)
-        updates = slab.host("updates")
-        done = math.isfinite(loss) and adam_step(
-            slab.tensor("weights_P")[row],
-            slab.tensor("first_P")[row],
-            slab.tensor("second_P")[row],
-            gradient_P,
-            step=int(updates[row]) + 1,
-            rate=self.settings.learning_rate,
-            betas=self.BETAS,
-            clip_norm=self.settings.clip_norm,
-        )
-        updates[row] += int(done)
+        done = math.isfinite(loss) and self._optimiser.step(slab, row, gradient_P)
         keep = self.T - self.stride
         for name in self._WINDOW:
             window = slab.tensor(name)[row]

@@ -1,5 +1,7 @@
 """The suite that every registered model passes: it finds them in the registry."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -10,20 +12,34 @@ from streamgen.learners.task import Results, Task
 from streamgen.records import Columns, Floats, TopicPartition
 
 N, D = 700, 2
+# By model and preset: small ones.
 SMALL: dict[str, dict[str, object]] = {
     "stream_ae": {"hidden": 8},
+    "stream_ae full": {"hidden": 8, "components": 2, "burn_in": 4, "reservoir": 10, "batch": 4},
     "rvae": {"hidden": 8, "latent": 2, "components": 2},
+    "rvae full": {"hidden": 8, "latent": 2, "components": 2, "reservoir": 10, "batch": 4},
     "river": {"n_trees": 3, "height": 4, "window_size": 100},
 }
 
 
-@pytest.fixture(params=models.names())
+@pytest.fixture(params=SMALL)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def test_every_model_and_preset_is_here() -> None:
+    known = []
+    for model in models.names():
+        preset = type(models.settings({"name": model})).model_fields.get("preset")
+        presets = get_args(preset.annotation) if preset is not None else ("light",)
+        known += [model if one == "light" else f"{model} {one}" for one in presets]
+    assert list(SMALL) == known
+
+
 def task(name: str, seed: int = 0, device: str = "cpu") -> Task:
-    config = InputConfig(topic="t", model={"name": name, **SMALL[name]})
+    model, _, preset = name.partition(" ")
+    given = {"preset": preset} if preset else {}
+    config = InputConfig(topic="t", model={"name": model, **given, **SMALL[name]})
     return Task(TopicPartition("t", 0), config, ("a", "b"), seed, device)
 
 

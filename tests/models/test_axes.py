@@ -6,6 +6,8 @@ import pytest
 from streamgen.models import axes, scale
 from streamgen.models.axes import Axes
 from streamgen.models.slab import Slab
+from streamgen.models.units import Normalisation
+from streamgen.records import Floats
 
 RNG = np.random.default_rng(0)
 NOW = Axes(
@@ -52,15 +54,78 @@ def test_no_unit_is_larger_than_a_million() -> None:
     assert NOW.step(np.array([1e300, np.nan]), np.array([-1e300, 0.0])).tolist() == [1e6, 0.0]
 
 
-def test_observing_moves_scales_and_both_moments() -> None:
-    slab = Slab({**scale.fields(2), **axes.fields(2)})
+def observed(kind: Normalisation, value_ND: Floats) -> tuple[Slab, Axes]:
+    D = value_ND.shape[1]
+    slab = Slab({**scale.fields(D), **axes.fields(D, kind)})
     row = slab.add()
-    value_ND = RNG.normal(size=(2000, 1)).cumsum(0) * [1.0, 3.0] + RNG.normal(size=(2000, 2))
-    value_ND[::5, 1] = np.nan
     for value_D in value_ND:
-        axes.observe(slab, row, value_D, ~np.isnan(value_D))
-    now = Axes.of(slab, row)
+        axes.observe(slab, row, kind, value_D, ~np.isnan(value_D))
+    return slab, Axes.of(slab, row, kind)
+
+
+def wandering() -> Floats:
+    rng = np.random.default_rng(1)
+    value_ND = rng.normal(size=(2000, 1)).cumsum(0) * [1.0, 3.0] + rng.normal(size=(2000, 2))
+    value_ND[::5, 1] = np.nan
+    return value_ND
+
+
+def test_observing_moves_scales_and_both_moments() -> None:
+    value_ND = wandering()
+    _, now = observed("whitening", value_ND)
     step_N = np.diff(value_ND[:, 0])
     assert now.step_DD[0, 0] == pytest.approx(np.sqrt((step_N**2).mean()) / now.delta_D[0], rel=0.05)
     assert now.mean_D[0] == pytest.approx(value_ND[:, 0].mean())
     assert now.step_DD[1, 0] > 0.5  # the columns move together
+
+
+def test_the_swing_is_the_mean_size_of_the_recent_steps() -> None:
+    value_ND = wandering()[:, :1]
+    slab, now = observed("whitening", value_ND)
+    size_N = np.abs(np.diff(value_ND[:, 0]))
+    expected = size_N[0]
+    for n, size in enumerate(size_N):
+        expected += (size - expected) / min(n + 1, 16)
+    swing = slab.host("swing_D")[0, 0]
+    assert swing == pytest.approx(expected)
+    assert now.swing(np.array([swing]))[0] == pytest.approx(4 * np.tanh(np.log(swing / now.delta_D[0]) / 4))
+    assert (np.abs(now.swing(np.array([0.0, 1e300]))) <= 4).all()
+
+
+def test_normalisations_are_what_they_say() -> None:
+    value_ND = wandering()
+    unit_DD = np.eye(2)
+    for kind in ("none", "minmax", "standard", "robust"):
+        _, now = observed(kind, value_ND)
+        assert np.array_equal(now.level_DD, unit_DD)
+        assert np.array_equal(now.step_DD, unit_DD)
+        for d in range(2):
+            x_N = value_ND[~np.isnan(value_ND[:, d]), d]
+            y_N = np.diff(value_ND[:, d])
+            y_N = y_N[~np.isnan(y_N)]
+            level_N, step = now.level(np.repeat(x_N[:, None], 2, 1))[:, d], y_N / now.delta_D[d]
+            if kind == "none":
+                assert np.array_equal(level_N, x_N)
+                assert np.array_equal(step, y_N)
+            elif kind == "minmax":
+                assert (level_N.min(), level_N.max()) == (0.0, 1.0)
+                assert now.delta_D[d] == np.ptp(x_N)
+            elif kind == "standard":  # the mean runs, so that the deviation is not quite NumPy's
+                assert level_N.mean() == pytest.approx(0.0, abs=1e-9)
+                assert 0.5 < level_N.std() < 2.0
+                if d == 0:
+                    assert (step**2).mean() == pytest.approx(1.0)
+            elif d == 0:
+                assert np.abs(step).mean() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("kind", ["none", "minmax", "standard", "robust", "whitening"])
+@pytest.mark.parametrize("value", [3.0, np.nan, 1e300])
+def test_no_column_makes_a_unit_zero_or_infinite(kind: Normalisation, value: float) -> None:
+    value_ND = np.where([True, False], wandering(), value)
+    value_ND[1000:, 1] = np.where(np.isnan(value), np.nan, -value)
+    _, now = observed(kind, value_ND)
+    for unit_D in (now.unit_D, now.delta_D):
+        assert (unit_D > 0).all()
+        assert np.isfinite(unit_D).all()
+    assert np.isfinite(now.level(value_ND)).all()

@@ -1,6 +1,8 @@
 """The mixture of t's against SciPy's multivariate t, whole and with missing values, and against its own
 draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -151,3 +153,18 @@ def test_quantiles_are_where_the_share_is_below(dof: float) -> None:
         found_D = Quantiles(dof).of(share, weight_K, location_KD, spread_KD)
         below_D = weight_K @ student(dof).cdf((found_D - location_KD) / spread_KD)
         np.testing.assert_allclose(below_D, share, atol=1e-5)
+
+
+def test_what_the_stretch_learns_is_the_derivative_of_the_nll() -> None:
+    """By central differences: of each axis for a record seen whole, else of all at once, in equal parts."""
+    p, (y_ND, seen_ND) = made(), records()
+    gradient_ND = p.judge(y_ND, seen_ND).stretch_ND
+
+    def nll_N(by_D: torch.Tensor) -> torch.Tensor:
+        return replace(p, log_scale_NKD=p.log_scale_NKD + by_D).judge(y_ND, seen_ND).nll_N
+
+    unit_DD = 1e-5 * torch.eye(D, dtype=torch.float64)
+    each_ND = torch.stack([(nll_N(unit_D) - nll_N(-unit_D)) / 2e-5 for unit_D in unit_DD], 1)
+    all_N1 = each_ND.sum(1, keepdim=True) / seen_ND.sum(1, keepdim=True)
+    whole_N1 = seen_ND.all(1, keepdim=True)
+    torch.testing.assert_close(gradient_ND, torch.where(whole_N1, each_ND, all_N1), rtol=1e-6, atol=1e-8)

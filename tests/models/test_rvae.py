@@ -107,7 +107,7 @@ def test_a_score_is_what_the_record_adds_to_the_windows_nll() -> None:
     model, slab = made()
     value_ND = walk(60)
     run(model, slab, value_ND[:59])
-    now = Axes.of(slab, 0)
+    now = Axes.of(slab, 0, "whitening")
     network = model._network(slab.tensor("weights_P")[0], now)
     ticks = ticks_of(Slab(Clock.FIELDS), 60)  # the times of all sixty
     seen_TD, time_TC = np.ones((T, 2), dtype=np.bool_), ticks.time_NC[52:60]
@@ -130,7 +130,7 @@ def test_behind_a_gap_the_nll_is_still_of_steps() -> None:
     model, slab = made()
     run(model, slab, walk(60))
     slab.host("window_fill")[0] = 0
-    now = Axes.of(slab, 0)
+    now = Axes.of(slab, 0, "whitening")
     record_D = now.mean_D + 0.3 * now.unit_D
     scores = Scores.empty(1, 2, 3)
     with torch.inference_mode():
@@ -236,8 +236,9 @@ def test_windows_are_learned_every_stride(stride: int | None, losses: int) -> No
     [
         {"preset": "light"}, {"hidden": 9}, {"latent": 3}, {"components": 3}, {"dof": 5.0},
         {"learning_rate": 0.01},
+        {"optimizer": "sgd"}, {"schedule": "warmup"}, {"schedule": "warmup", "warm_up": 3},
         {"clip_norm": 0.1}, {"kl_weight": 3.0}, {"kl_annealing": 3}, {"free_bits": 0.5}, {"ema": 0.1},
-        {"reservoir": 2}, {"updates": 1}, {"batch": 3},
+        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1}, {"batch": 3},
     ],
     ids=str,
 )  # fmt: skip

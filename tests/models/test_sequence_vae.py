@@ -6,7 +6,8 @@ import torch
 from scipy.stats import multivariate_t
 
 from streamgen.models.flat import flat_views
-from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows, initial
+from streamgen.models.initial import initial
+from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 
 SHAPE = Shape(D=2, H=4, Z=3, K=2, C=7)
 B, T, INPUTS = 3, 5, 3 * 2 + 7
@@ -148,7 +149,7 @@ def test_of_no_record_the_encoder_knows_the_prior() -> None:
 
 
 def test_components_begin_apart() -> None:
-    flat_P = initial(SHAPE, torch.ones(SHAPE.size))
+    flat_P = initial(SHAPE.parameters, SHAPE.H, SHAPE.K, torch.ones(SHAPE.size))
     w = flat_views(SHAPE.parameters, flat_P)
     for name in ("first", "out"):
         assert w[f"{name}_bias_O"].tolist() == [0.0] * 6 + [-1.5, -1.5, 1.0, 1.0]

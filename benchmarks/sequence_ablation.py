@@ -1,0 +1,193 @@
+"""What `stream_ae` predicts of public series in a single pass, and what each of its parts is worth.
+
+    python benchmarks/sequence_ablation.py DATA [--only VARIANT ...] [--series NAME ...] [--seeds 0 1 2]
+
+DATA holds sequences/stocks.csv and sequences/energy.npz (as published with TimeGAN and timeVAE) and nab/data
+of the Numenta Anomaly Benchmark. Windows are 24 records; a learner sees each record once, and what it learns
+again comes from its own reservoir. Energy is its first 4,000 records. Figures are of the second half of a
+series:
+
+- nats per value: the negative log-likelihood of each record before it was learned, in running steps δ;
+- minus last value: the same, less that of a random walk whose steps are independent Student-t's: at each
+  record the scale and degrees of freedom that were best so far, of a grid;
+- minus its axes: less that of a random walk whose steps are a multivariate Student-t on the same whitening,
+  chosen likewise: what is left is what the network adds;
+- inside 80 %: values that lie between the 10 % and the 90 % quantile of 200 forecasts, 1 to 24 records
+  ahead, from every 24th record on;
+- CPU ms a record, of scoring and learning, and bytes of a learner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import load, processor
+from scipy.special import gammaln
+
+from streamgen.config import WindowConfig
+from streamgen.models import build
+from streamgen.models.online import Learner
+from streamgen.models.scale import Scale
+from streamgen.models.scale import fields as scale_fields
+from streamgen.models.slab import Slab
+from streamgen.models.whitening import Whitening
+from streamgen.models.whitening import fields as whitening_fields
+from streamgen.records import Floats, Ints
+from streamgen.windows import Clock
+
+T, AHEAD, DRAWS = 24, 24, 200
+FULL: dict[str, object] = {"preset": "full"}
+STRIDE = 6
+NAB = {
+    "nyc_taxi": "realKnownCause/nyc_taxi.csv",
+    "ambient_temperature": "realKnownCause/ambient_temperature_system_failure.csv",
+    "ec2_cpu_5f5533": "realAWSCloudwatch/ec2_cpu_utilization_5f5533.csv",
+}
+SERIES = ("stocks", "energy", *NAB)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing changed from `full`."""
+
+    settings: dict[str, object] = field(default_factory=dict)
+    stride: int = STRIDE
+    patch: dict[str, object] = field(default_factory=dict)
+
+
+VARIANTS: dict[str, Variant] = {
+    "full": Variant(),
+    "light": Variant({"preset": "light"}),
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    value_ND: Floats
+    time_N: Ints  # ms
+
+
+def read(data: Path, name: str) -> Series:
+    """A public series: values, and times in ms."""
+    if name == "stocks":
+        value_ND = np.loadtxt(data / "sequences/stocks.csv", delimiter=",", skiprows=1)
+        return Series(value_ND, np.arange(len(value_ND)) * 86_400_000)
+    if name == "energy":
+        value_ND = np.load(data / "sequences/energy.npz")["x"][:4000].astype(np.float64)
+        return Series(value_ND, np.arange(len(value_ND)) * 600_000)
+    path = next(iter((data / "nab/data").glob(f"*/{name}.csv")), data / "nab/data" / NAB.get(name, name))
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    times = [datetime.fromisoformat(row["timestamp"]).replace(tzinfo=UTC).timestamp() for row in rows]
+    values = np.array([[float(row["value"])] for row in rows])
+    return Series(values, np.array([int(1000 * one) for one in times]))
+
+
+def log_t(square_G: Floats, dof_G: Floats, count: int) -> Floats:
+    """log density of `count` features of unit scale at a squared distance, by degrees of freedom."""
+    half_G = 0.5 * (dof_G + count)
+    constant_G = gammaln(half_G) - gammaln(dof_G / 2) - 0.5 * count * np.log(dof_G * math.pi)
+    return np.asarray(constant_G - half_G * np.log1p(square_G / dof_G))
+
+
+def last_value(series: Series) -> tuple[float, float]:
+    """Mean nats per value of the two random walks (docstring), second half."""
+    N, D = series.value_ND.shape
+    slab = Slab({**scale_fields(D), **whitening_fields("step", D)})
+    row = slab.add()
+    now, axes = Scale.of(slab, row), Whitening.of(slab, row, "step")
+    scale_S, dof_V = np.geomspace(0.02, 5.0, 80), np.array([2.1, 3.0, 4.0, 8.0, 30.0, 300.0])
+    scale_G, dof_G = (one.ravel() for one in np.meshgrid(scale_S, dof_V))
+    sum_DG, sum_G = np.zeros((D, len(dof_G))), np.zeros(len(dof_G))
+    nll = np.zeros((N, 2))
+    for n, value_D in enumerate(series.value_ND):
+        if n:
+            y_D = (value_D - now.last_D) / now.delta()
+            each_DG = log_t((y_D[:, None] / scale_G) ** 2, dof_G, 1) - np.log(scale_G)
+            factor_DD = axes.factor()
+            e_D = np.linalg.solve(factor_DD, y_D)
+            volume = np.log(np.diag(factor_DD)).sum()
+            all_G = log_t((e_D**2).sum() / scale_G**2, dof_G, D) - D * np.log(scale_G) - volume
+            nll[n] = -each_DG[np.arange(D), sum_DG.argmax(1)].mean(), -all_G[sum_G.argmax()] / D
+            sum_DG += each_DG
+            sum_G += all_G
+        before_D = now.last_D.copy()
+        now.observe(value_D, np.ones(D, dtype=np.bool_))
+        if n:
+            axes.observe((value_D - before_D) / now.delta(), np.ones(D, dtype=np.bool_))
+    apart, together = nll[N // 2 :].mean(0)
+    return float(apart), float(together)
+
+
+def figures(series: Series, name: str, topic: str, seed: int, forecasts: bool) -> list[float]:
+    """Nats per value, share inside the 80 % interval, CPU ms a record, bytes of a learner."""
+    variant = VARIANTS[name]
+    N, D = series.value_ND.shape
+    me = Learner(seed, topic, None)
+    light = variant.settings.get("preset") == "light"
+    window = WindowConfig(length=T, stride=None if light else variant.stride)
+    model = build({"name": "stream_ae", **FULL, **variant.settings}, D, window, "cpu")
+    for attribute, value in variant.patch.items():
+        setattr(model, attribute, value)
+    slab = Slab({**model.fields(), **Clock.FIELDS})
+    model.start(slab, slab.add(), me)
+    clock, nll, inside, cpu = Clock(window), [], [], 0.0
+    for n in range(0, N, AHEAD):
+        part = slice(n, n + AHEAD)
+        if forecasts and N // 2 <= n and n + AHEAD <= N:
+            drawn_BTD = model.generate(slab, 0, me, AHEAD, DRAWS, seed=n)
+            low_TD, high_TD = np.quantile(drawn_BTD, [0.1, 0.9], axis=0)
+            inside.append((series.value_ND[part] >= low_TD) & (series.value_ND[part] <= high_TD))
+        began = time.process_time()
+        row_N = np.zeros(len(series.value_ND[part]), dtype=np.int64)
+        ticks = clock.advance(slab, row_N, series.time_N[part])
+        nll.append(model.run(slab, row_N, series.value_ND[part], ticks, [me]).nll_N)
+        cpu += time.process_time() - began
+    per_value = np.concatenate(nll)[N // 2 :].mean() / D
+    covered = float(np.mean(inside)) if inside else math.nan
+    return [float(per_value), covered, 1e3 * cpu / N, float(slab.bytes_per_learner)]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--series", nargs="+", default=list(SERIES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--forecasts", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--results", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    before, lines = load(), []
+    for topic in given.series:
+        series = read(given.data, topic)
+        apart, together = last_value(series)
+        lines.append(f"| {topic} | last value | {apart:.3f} | 0 | {together - apart:+.3f} its axes | | | |")
+        print(lines[-1], flush=True)
+        for name in given.only:
+            rows = np.array(
+                [figures(series, name, topic, seed, name in given.forecasts) for seed in given.seeds]
+            )
+            nll, covered, ms, size = rows.mean(0)
+            spread = rows[:, 0].std()
+            lines.append(
+                f"| {topic} | {name} | {nll:.3f} ± {spread:.3f} | {nll - apart:+.3f} | {nll - together:+.3f} "
+                f"| {covered:.3f} | {ms:.1f} | {size / 1000:,.0f} |"
+            )
+            print(lines[-1], flush=True)
+    if given.results is not None:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

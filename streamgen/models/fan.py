@@ -1,0 +1,75 @@
+"""How far a learner's forecasts fan out: corrected by how often its own earlier ones were right.
+
+A model that is right one record ahead may still be too sure of the day after: small errors of its mean add
+up. So it makes a forecast now and then, waits for the records, and sees which lie in its central 80 %. κ is
+added to the log scales of the step that is h ahead, of A:
+
+    κ_h = a + b φ_h,   φ_h = log h / log A
+    a ← a + RATE (share outside − 0.2),   b ← b + RATE (share outside − 0.2) φ_h
+
+Whatever the model and the stream, the mean share outside comes to 0.2 (adaptive conformal inference: Gibbs &
+Candès 2021). The share is of a record's features; features that move together go on doing so, since κ is the
+same for all.
+
+Shapes: A records ahead, D features, M forecasts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from streamgen.models.slab import Field, Slab
+from streamgen.records import Bools, Floats
+
+DRAWS = 64  # M
+RATE = 0.01
+MOST = 1.5
+OUTSIDE = 0.2
+
+
+def fields(ahead: int, D: int) -> dict[str, Field]:
+    """a and b, and the forecast that waits for its records."""
+    return {
+        "fan_2": Field((2,)),
+        "fan_low_AD": Field((ahead, D)),
+        "fan_high_AD": Field((ahead, D)),
+        "fan_left": Field(dtype="int64"),  # its records that are still to come
+        "fan_count": Field(dtype="int64"),  # forecasts that ever were: keys their noise
+    }
+
+
+def widening(slab: Slab, row: int, step: int) -> float:
+    """κ of the step so many records ahead, from 1; beyond A it is that of A."""
+    a, b = slab.host("fan_2")[row].tolist()
+    return float(a + b * _far(step, len(slab.host("fan_low_AD")[row])))
+
+
+def begin(slab: Slab, row: int, drawn_MAD: Floats) -> None:
+    """Wait for the records that these forecasts are of."""
+    # So that a new record is as likely in each of the M + 1 parts between draws.
+    low_AD, high_AD = np.quantile(drawn_MAD, [OUTSIDE / 2, 1 - OUTSIDE / 2], axis=0, method="weibull")
+    slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row] = low_AD, high_AD
+    slab.host("fan_left")[row] = len(low_AD)
+
+
+def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
+    """Compare the next record, if one is waited for."""
+    left = int(slab.host("fan_left")[row])
+    if not left:
+        return
+    low_AD, high_AD = slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row]
+    slab.host("fan_left")[row] = left - 1
+    if not there_D.any():
+        return
+    step = len(low_AD) - left + 1
+    outside_D = (value_D < low_AD[step - 1]) | (value_D > high_AD[step - 1])
+    wrong = float(outside_D[there_D].mean()) - OUTSIDE
+    fan_2 = slab.host("fan_2")[row]
+    fan_2 += RATE * wrong * np.array([1.0, _far(step, len(low_AD))])
+    np.clip(fan_2, -MOST, MOST, out=fan_2)
+
+
+def _far(step: int, ahead: int) -> float:
+    return math.log(min(step, ahead)) / math.log(ahead)

@@ -1,0 +1,112 @@
+"""How a gradient moves one learner's weights: optimisers on flat vectors, clipped by norm.
+
+    sgd        w ← w − η g                                              Robbins & Monro 1951
+    momentum   m ← 0.9 m + g,  w ← w − η m                              Polyak 1964
+    adam       moments of g and g², β = (0.9, 0.99)                     Kingma & Ba 2015, algorithm 1
+    adamw      w ← (1 − η λ) w, then adam                               Loshchilov & Hutter 2019
+
+The rate η may change with the number of updates, never with the length of a stream, which nobody knows:
+
+    constant      η
+    warmup        η min(1, s / S)                                       s-th update, S = `warm_up`
+    inverse_sqrt  η min(s / S, √(S / s))                                Vaswani et al. 2017
+
+Shapes: P parameters, padded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from streamgen.models.slab import Field as StateField
+from streamgen.models.slab import Slab
+
+
+class OptimiserSettings(BaseModel):
+    """Settings of the optimiser, which models have among their own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimizer: Literal["adam", "adamw", "sgd", "momentum"] = Field(
+        "adam", description="How a gradient moves the weights."
+    )
+    learning_rate: float = Field(0.003, gt=0, le=1, description="The optimiser's step size.")
+    schedule: Literal["constant", "warmup", "inverse_sqrt"] = Field(
+        "constant", description="How the step size changes with the number of updates."
+    )
+    warm_up: int = Field(200, ge=1, description="Updates over which it grows, unless constant.")
+    weight_decay: float = Field(0.01, ge=0, le=1, description="adamw: share of the weights that decays.")
+    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+
+
+class Optimiser:
+    """One step at a time, on a row's `weights_P` and the moments that the optimiser needs beside them."""
+
+    # Few updates a learner: a shorter memory of the second moment than Adam's usual.
+    BETAS = (0.9, 0.99)
+    MOMENTUM = 0.9
+
+    def __init__(self, settings: OptimiserSettings) -> None:
+        self.settings = settings
+        self._moments = {"sgd": (), "momentum": ("first_P",)}.get(settings.optimizer, ("first_P", "second_P"))
+
+    def fields(self, size: int) -> Mapping[str, StateField]:
+        """Weights, moments, and the number of updates."""
+        vector = StateField((size,), dtype="float32", on_device=True)
+        return {
+            "weights_P": vector,
+            **dict.fromkeys(self._moments, vector),
+            "updates": StateField(dtype="int64"),
+        }
+
+    def rate(self, step: int) -> float:
+        """η of the `step`-th update, from 1."""
+        rate, ramp = self.settings.learning_rate, step / self.settings.warm_up
+        if self.settings.schedule == "constant":
+            return rate
+        if self.settings.schedule == "warmup":
+            return rate * min(1.0, ramp)
+        return rate * min(ramp, 1.0 / math.sqrt(ramp))
+
+    def step(self, slab: Slab, row: int, gradient_P: Tensor) -> bool:
+        """Update the row in place. Return False, and change nothing, when the gradient or the update is not
+        finite (law: what is not finite never spreads)."""
+        norm = float(torch.linalg.vector_norm(gradient_P))
+        if not math.isfinite(norm):
+            return False
+        if norm > self.settings.clip_norm:
+            gradient_P = gradient_P * (self.settings.clip_norm / norm)
+        step = int(slab.host("updates")[row]) + 1
+        weights_P = slab.tensor("weights_P")[row]
+        moments = [slab.tensor(name)[row] for name in self._moments]
+        updated_P, *moved = self._moved(weights_P, moments, gradient_P, step)
+        if not bool(torch.isfinite(updated_P).all()):
+            return False
+        weights_P.copy_(updated_P)
+        for moment_P, moved_P in zip(moments, moved, strict=True):
+            moment_P.copy_(moved_P)
+        slab.host("updates")[row] = step
+        return True
+
+    def _moved(
+        self, weights_P: Tensor, moments: list[Tensor], gradient_P: Tensor, step: int
+    ) -> tuple[Tensor, ...]:
+        """Weights and moments after the step."""
+        rate = self.rate(step)
+        if not moments:
+            return (weights_P - rate * gradient_P,)
+        if len(moments) == 1:
+            velocity_P = self.MOMENTUM * moments[0] + gradient_P
+            return weights_P - rate * velocity_P, velocity_P
+        first_P = torch.lerp(moments[0], gradient_P, 1 - self.BETAS[0])
+        second_P = torch.lerp(moments[1], gradient_P * gradient_P, 1 - self.BETAS[1])
+        debiased_P = torch.sqrt(second_P / (1 - self.BETAS[1] ** step)).add_(1e-8)
+        if self.settings.optimizer == "adamw":
+            weights_P = weights_P * (1 - rate * self.settings.weight_decay)
+        return weights_P - (rate / (1 - self.BETAS[0] ** step)) * first_P / debiased_P, first_P, second_P
