@@ -238,7 +238,8 @@ def test_windows_are_learned_every_stride(stride: int | None, losses: int) -> No
         {"learning_rate": 0.01},
         {"optimizer": "sgd"}, {"schedule": "warmup"}, {"schedule": "warmup", "warm_up": 3},
         {"clip_norm": 0.1}, {"kl_weight": 3.0}, {"kl_annealing": 3}, {"free_bits": 0.5}, {"ema": 0.1},
-        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1}, {"batch": 3},
+        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1},
+        {"batch": 3},
     ],
     ids=str,
 )  # fmt: skip
