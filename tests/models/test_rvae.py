@@ -61,7 +61,7 @@ def columns(value_ND: Floats, key: list[str | None], first: int = 0) -> Columns:
 
 
 def test_full_batches_neighbours_and_a_restore_change_no_bit() -> None:
-    """The conformance suite has the preset light."""
+    """Beside the conformance suite: a window every other record, and values that are missing."""
     value_ND = np.repeat(walk(150), 2, axis=0)
     value_ND[::14, 1] = np.nan
     value_ND[1::2] += np.random.default_rng(3).normal(size=(150, 2))
