@@ -1,8 +1,9 @@
 """How far a learner's forecasts fan out: corrected by how often its own earlier ones were right.
 
 A model that is right one record ahead may still be too sure of the day after: small errors of its mean add
-up. So it makes a forecast now and then, waits for the records, and sees which lie in its central 80 %. κ is
-added to the log scales of the step that is h ahead, of A:
+up. So it makes a forecast now and then, waits for the records, and sees which lie in its central 80 %; the
+next one begins a drawn number of records later, at another hour of the day. κ is added to the log scales of
+the step that is h ahead, of A:
 
     κ_h = a + b φ_h,   φ_h = log h / log A
     a ← a + RATE (share outside − 0.2),   b ← b + RATE (share outside − 0.2) φ_h
@@ -35,7 +36,8 @@ def fields(ahead: int, D: int) -> dict[str, Field]:
         "fan_2": Field((2,)),
         "fan_low_AD": Field((ahead, D)),
         "fan_high_AD": Field((ahead, D)),
-        "fan_left": Field(dtype="int64"),  # its records that are still to come
+        "fan_left": Field(dtype="int64"),  # its records that are still to come; below 0: until the next one
+        "fan_pause": Field(dtype="int64"),  # records between it and the next
         "fan_count": Field(dtype="int64"),  # forecasts that ever were: keys their noise
     }
 
@@ -46,21 +48,28 @@ def widening(slab: Slab, row: int, step: int) -> float:
     return float(a + b * _far(step, len(slab.host("fan_low_AD")[row])))
 
 
-def begin(slab: Slab, row: int, drawn_MAD: Floats) -> None:
-    """Wait for the records that these forecasts are of."""
+def due(slab: Slab, row: int) -> bool:
+    """Whether it is time for a forecast: none before the learner has learned."""
+    return bool(slab.host("fan_left")[row] == 0 and slab.host("updates")[row] > 0)
+
+
+def begin(slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator) -> None:
+    """Wait for the records that these forecasts are of; `noise` draws how long the next one is off."""
     # So that a new record is as likely in each of the M + 1 parts between draws.
     low_AD, high_AD = np.quantile(drawn_MAD, [OUTSIDE / 2, 1 - OUTSIDE / 2], axis=0, method="weibull")
     slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row] = low_AD, high_AD
     slab.host("fan_left")[row] = len(low_AD)
+    slab.host("fan_pause")[row] = noise.integers(len(low_AD))
 
 
 def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
     """Compare the next record, if one is waited for."""
     left = int(slab.host("fan_left")[row])
-    if not left:
-        return
     low_AD, high_AD = slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row]
-    slab.host("fan_left")[row] = left - 1
+    if left <= 0:
+        slab.host("fan_left")[row] = min(left + 1, 0)
+        return
+    slab.host("fan_left")[row] = left - 1 if left > 1 else -int(slab.host("fan_pause")[row])
     if not there_D.any():
         return
     step = len(low_AD) - left + 1

@@ -41,7 +41,9 @@ class OptimiserSettings(BaseModel):
         "constant", description="How the step size changes with the number of updates."
     )
     warm_up: int = Field(200, ge=1, description="Updates over which it grows, unless constant.")
-    weight_decay: float = Field(0.01, ge=0, le=1, description="adamw: share of the weights that decays.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=10, description="adamw: decay of the weights, times the step size."
+    )
     clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
 
 

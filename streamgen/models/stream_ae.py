@@ -159,7 +159,7 @@ class Settings(OptimiserSettings):
     ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")
     reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
-    batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
+    batch: int = Field(8, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
 
 class StreamAE:

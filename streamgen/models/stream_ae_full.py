@@ -117,8 +117,8 @@ class StreamAEFull:
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
                 self._learn(slab, row, learners[row], scores)
-                if not slab.host("fan_left")[row]:
-                    self._forecast(slab, row, learners[row])
+            if fan.due(slab, row):
+                self._forecast(slab, row, learners[row])
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -143,7 +143,9 @@ class StreamAEFull:
         slab.host("fan_count")[row] += 1
         made = int(slab.host("fan_count")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
-        fan.begin(slab, row, self._ahead(slab, row, noise, self.T, fan.DRAWS))
+        with np.errstate(over="ignore"):
+            drawn_BTD = self._ahead(slab, row, noise, self.T, fan.DRAWS)
+        fan.begin(slab, row, drawn_BTD, noise)
 
     def _ahead(self, slab: Slab, row: int, noise: np.random.Generator, length: int, count: int) -> Floats:
         now = Axes.of(slab, row, self.settings.normalisation)

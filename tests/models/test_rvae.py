@@ -61,7 +61,7 @@ def columns(value_ND: Floats, key: list[str | None], first: int = 0) -> Columns:
 
 
 def test_full_batches_neighbours_and_a_restore_change_no_bit() -> None:
-    """The conformance suite has the preset light."""
+    """Beside the conformance suite: a window every other record, and values that are missing."""
     value_ND = np.repeat(walk(150), 2, axis=0)
     value_ND[::14, 1] = np.nan
     value_ND[1::2] += np.random.default_rng(3).normal(size=(150, 2))
@@ -238,7 +238,8 @@ def test_windows_are_learned_every_stride(stride: int | None, losses: int) -> No
         {"learning_rate": 0.01},
         {"optimizer": "sgd"}, {"schedule": "warmup"}, {"schedule": "warmup", "warm_up": 3},
         {"clip_norm": 0.1}, {"kl_weight": 3.0}, {"kl_annealing": 3}, {"free_bits": 0.5}, {"ema": 0.1},
-        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1}, {"batch": 3},
+        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1},
+        {"batch": 3},
     ],
     ids=str,
 )  # fmt: skip

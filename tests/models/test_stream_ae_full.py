@@ -23,7 +23,8 @@ S = T + BURN
 
 def made(D: int = 2, stride: int | None = None, **settings: object) -> tuple[StreamAEFull, Slab]:
     given = {
-        "preset": "full", "hidden": 8, "components": 2, "burn_in": BURN, "reservoir": 5, "batch": 4, **settings
+        "preset": "full", "hidden": 8, "components": 2, "burn_in": BURN, "reservoir": 5, "batch": 4,
+        **settings,
     }  # fmt: skip
     model = StreamAEFull(Settings(**given), D, WindowConfig(length=T, stride=stride), "cpu")  # type: ignore[arg-type]
     slab = Slab({**model.fields(), **Clock.FIELDS})

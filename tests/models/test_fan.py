@@ -1,0 +1,59 @@
+"""Forecasts whose spread is wrong by a factor that grows: their own past mends them."""
+
+import numpy as np
+import pytest
+
+from streamgen.models import fan
+from streamgen.models.slab import Slab
+
+A = 12
+
+
+def played(noise_ratio: float, growth: float, forecasts: int = 1500) -> tuple[Slab, float]:
+    """A white stream of scale 1; forecasts that take it for e^(−`noise_ratio` − `growth` φ_h) of that.
+    The share of values that the second half of them covered."""
+    slab = Slab({**fan.fields(A, 1), "updates": fan.Field(dtype="int64", fill=1.0)})
+    row, noise = slab.add(), np.random.default_rng(0)
+    inside = []
+    for n in range(forecasts):
+        assert fan.due(slab, row)
+        far_A = np.log(np.arange(1, A + 1)) / np.log(A)
+        widened_A = np.array([fan.widening(slab, row, step) for step in range(1, A + 1)])
+        scale_A = np.exp(widened_A - noise_ratio - growth * far_A)
+        fan.begin(slab, row, scale_A[:, None] * noise.normal(size=(fan.DRAWS, A, 1)), noise)
+        pause = int(slab.host("fan_pause")[row])
+        for value in noise.normal(size=A):
+            assert not fan.due(slab, row)
+            step = A - int(slab.host("fan_left")[row])
+            low, high = (slab.host(name)[row, step, 0] for name in ("fan_low_AD", "fan_high_AD"))
+            if n > forecasts // 2:
+                inside.append(low <= value <= high)
+            fan.observe(slab, row, np.array([value]), np.array([True]))
+        for _ in range(pause):
+            assert not fan.due(slab, row)
+            fan.observe(slab, row, np.zeros(1), np.array([True]))
+    return slab, float(np.mean(inside))
+
+
+@pytest.mark.parametrize(("ratio", "growth"), [(0.5, 0.5), (-0.4, 0.0), (0.0, 0.8)])
+def test_four_of_five_values_come_to_lie_inside(ratio: float, growth: float) -> None:
+    slab, covered = played(ratio, growth)
+    assert covered == pytest.approx(0.8, abs=0.01)
+    np.testing.assert_allclose(slab.host("fan_2")[0], [ratio, growth], atol=0.15)
+
+
+def test_what_is_missing_teaches_nothing_and_passes() -> None:
+    slab = Slab({**fan.fields(A, 2), "updates": fan.Field(dtype="int64", fill=1.0)})
+    row, noise = slab.add(), np.random.default_rng(0)
+    fan.begin(slab, row, noise.normal(size=(fan.DRAWS, A, 2)), noise)
+    fan.observe(slab, row, np.full(2, np.nan), np.zeros(2, dtype=np.bool_))
+    assert slab.host("fan_2")[row].tolist() == [0.0, 0.0]
+    assert slab.host("fan_left")[row] == A - 1
+    fan.observe(slab, row, np.array([99.0, np.nan]), np.array([True, False]))
+    assert slab.host("fan_2")[row].tolist() == pytest.approx([0.008, 0.008 * np.log(2) / np.log(A)])
+
+
+def test_none_is_due_before_the_learner_has_learned() -> None:
+    slab = Slab({**fan.fields(A, 1), "updates": fan.Field(dtype="int64")})
+    assert not fan.due(slab, slab.add())
+    assert fan.widening(slab, 0, 100 * A) == 0.0
