@@ -23,7 +23,7 @@ from streamgen.models.whitening import Whitening
 from streamgen.records import Bools, Floats
 
 Float32s = NDArray[np.float32]
-_LARGEST = 1e6  # units; a model's arithmetic is float32
+LARGEST = 1e6  # units; a model's arithmetic is float32
 
 
 def fields(D: int) -> dict[str, Field]:
@@ -90,4 +90,4 @@ class Axes:
 
 
 def _finite(unit_D: Floats) -> Floats:
-    return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -_LARGEST, _LARGEST))
+    return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -LARGEST, LARGEST))
