@@ -130,6 +130,16 @@ class Metrics:
         )
         self._age = gauge("checkpoint_age_seconds", "Time since the last checkpoint or, without, assignment.")
         self._offset = gauge("checkpoint_offset", "Offset of the last checkpoint.")
+        self._asked = counter("generate_requests", "Requests for sequences read.", ("topic", "kind"))
+        self._refused = counter(
+            "generate_errors", "Requests for sequences that were not answered.", ("topic", "reason")
+        )
+        self._sequences = counter(
+            "sequences_published", "Sequences whose transaction was committed.", ("topic", "kind")
+        )
+        self._state_age = gauge("generate_state_age_seconds", "Age of the state that sequences come from.")
+        self._behind = gauge("generate_behind_records", "Records since that state was stored.")
+        self._generate_s = histogram("generate_seconds", "Time to answer a request.", TOPIC, SECONDS)
         self._score = histogram("score", "Scores.", TOPIC, SCORES)
         self._loss = histogram("loss", "Loss of each training update.", TOPIC, LOSSES)
         self._learn_s = histogram("learning_step_seconds", "Time of a training update.", TOPIC, SECONDS)
@@ -280,6 +290,36 @@ class Metrics:
     def replay_left(self, source: TopicPartition, records: int) -> None:
         """`records` are left to replay before the partition is live; 0 when it is."""
         self._set(self._replay, source, records)
+
+    # --- generated sequences: of the process that publishes them
+
+    def generates(self, topic: str, kinds: Iterable[str], reasons: Iterable[str]) -> None:
+        """Sequences of a topic's keys are published: its counters exist at zero."""
+        for kind in kinds:
+            self._asked.labels(topic, kind)
+            self._sequences.labels(topic, kind)
+        for reason in reasons:
+            self._refused.labels(topic, reason)
+        self._generate_s.observe((topic,), ())
+
+    def asked(self, topic: str, kind: str, seconds: float) -> None:
+        """A request of that kind was read, and answered or refused in `seconds`."""
+        self._asked.labels(topic, kind).inc()
+        self._generate_s.observe((topic,), seconds)
+
+    def refused(self, topic: str, reason: str) -> None:
+        """A request was not answered."""
+        self._refused.labels(topic, reason).inc()
+
+    def generated_from(self, source: TopicPartition, written: float, behind: int) -> None:
+        """A state was generated from that was stored at `written` (seconds since 1970), `behind` records
+        before the partition's end."""
+        self._state_age.labels(*_labels(source)).set(max(0.0, self._clock() - written))
+        self._behind.labels(*_labels(source)).set(behind)
+
+    def sequences(self, topic: str, kind: str, sequences: int) -> None:
+        """So many sequences are visible: their transaction was committed."""
+        self._sequences.labels(topic, kind).inc(sequences)
 
     def _checkpointed_at(self, source: TopicPartition, written: float) -> None:
         if source in self._partitions:
