@@ -130,16 +130,6 @@ class Metrics:
         )
         self._age = gauge("checkpoint_age_seconds", "Time since the last checkpoint or, without, assignment.")
         self._offset = gauge("checkpoint_offset", "Offset of the last checkpoint.")
-        self._asked = counter("generate_requests", "Requests for sequences read.", ("topic", "kind"))
-        self._refused = counter(
-            "generate_errors", "Requests for sequences that were not answered.", ("topic", "reason")
-        )
-        self._sequences = counter(
-            "sequences_published", "Sequences whose transaction was committed.", ("topic", "kind")
-        )
-        self._state_age = gauge("generate_state_age_seconds", "Age of the state that sequences come from.")
-        self._behind = gauge("generate_behind_records", "Records since that state was stored.")
-        self._generate_s = histogram("generate_seconds", "Time to answer a request.", TOPIC, SECONDS)
         self._score = histogram("score", "Scores.", TOPIC, SCORES)
         self._loss = histogram("loss", "Loss of each training update.", TOPIC, LOSSES)
         self._learn_s = histogram("learning_step_seconds", "Time of a training update.", TOPIC, SECONDS)
@@ -291,7 +281,37 @@ class Metrics:
         """`records` are left to replay before the partition is live; 0 when it is."""
         self._set(self._replay, source, records)
 
-    # --- generated sequences: of the process that publishes them
+    def _checkpointed_at(self, source: TopicPartition, written: float) -> None:
+        if source in self._partitions:
+            self._age.labels(*_labels(source)).set_function(lambda: max(0.0, self._clock() - written))
+
+    def _set(self, gauge: Gauge, source: TopicPartition, value: float) -> None:
+        # What is said of a partition after it was revoked would bring its gauge back for good.
+        if source in self._partitions:
+            gauge.labels(*_labels(source)).set(value)
+
+
+class PublisherMetrics(Metrics):
+    """What one publisher of sequences tells: its own, beside what every process with transactions tells."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since 1970; it only tells a state's age."""
+        super().__init__(clock)
+
+        def counter(name: str, documentation: str, label: str) -> Counter:
+            return Counter(f"streamgen_{name}", documentation, ("topic", label), registry=self.registry)
+
+        def gauge(name: str, documentation: str) -> Gauge:
+            return Gauge(f"streamgen_generate_{name}", documentation, PARTITION, registry=self.registry)
+
+        self._asked = counter("generate_requests", "Requests for sequences read.", "kind")
+        self._refused = counter("generate_errors", "Requests that were not answered.", "reason")
+        self._sequences = counter("sequences_published", "Sequences whose transaction committed.", "kind")
+        self._state_age = gauge("state_age_seconds", "Age of the state that sequences come from.")
+        self._behind = gauge("behind_records", "Records since that state was stored.")
+        self._generate_s = Histogram(
+            "streamgen_generate_seconds", "Time to answer a request.", TOPIC, SECONDS, self.registry
+        )
 
     def generates(self, topic: str, kinds: Iterable[str], reasons: Iterable[str]) -> None:
         """Sequences of a topic's keys are published: its counters exist at zero."""
@@ -320,15 +340,6 @@ class Metrics:
     def sequences(self, topic: str, kind: str, sequences: int) -> None:
         """So many sequences are visible: their transaction was committed."""
         self._sequences.labels(topic, kind).inc(sequences)
-
-    def _checkpointed_at(self, source: TopicPartition, written: float) -> None:
-        if source in self._partitions:
-            self._age.labels(*_labels(source)).set_function(lambda: max(0.0, self._clock() - written))
-
-    def _set(self, gauge: Gauge, source: TopicPartition, value: float) -> None:
-        # What is said of a partition after it was revoked would bring its gauge back for good.
-        if source in self._partitions:
-            gauge.labels(*_labels(source)).set(value)
 
 
 def _labels(source: TopicPartition) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from streamgen.errors import BrokerUnavailable, OutcomeUnknown, PublishAborted, 
 from streamgen.health import Health
 from streamgen.kafka.tail import Tail
 from streamgen.kafka.transport import Transport
-from streamgen.metrics import Metrics
+from streamgen.metrics import PublisherMetrics
 from streamgen.models.online import KINDS
 from streamgen.positions import is_of
 from streamgen.publishing.answers import Answer, answer, dead_letter
@@ -65,7 +65,7 @@ class Publisher:
         transport: Transport,
         states: StateReader,
         tail: Tail,
-        metrics: Metrics,
+        metrics: PublisherMetrics,
         health: Health,
         device: str = "cpu",
         clock: Callable[[], float] = time.monotonic,

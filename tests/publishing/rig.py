@@ -11,7 +11,7 @@ from memory_rig import Ticking
 from streamgen.config import Config
 from streamgen.health import Health
 from streamgen.learners.task import Task
-from streamgen.metrics import Metrics
+from streamgen.metrics import PublisherMetrics
 from streamgen.publishing.publisher import Publisher
 from streamgen.records import Columns, TopicPartition
 from streamgen.state.checkpoint import Manifest
@@ -46,7 +46,12 @@ class Rig:
 
     def __init__(self, made: Config) -> None:
         self.config, self.source = made, made.inputs[0]
-        self.log, self.store, self.metrics, self.clock = MemoryLog(), MemoryStore(), Metrics(), Ticking()
+        self.log, self.store, self.metrics, self.clock = (
+            MemoryLog(),
+            MemoryStore(),
+            PublisherMetrics(),
+            Ticking(),
+        )
         for topic in ("in", "in.generated", "in.generate", "in.generate.dlq"):
             self.log.create_topic(topic, 2)
         self.tasks: dict[TopicPartition, Task] = {}
