@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import structlog
 
 from consumers.identity import worker_name
 from consumers.restore_bar import restore_bar
+from consumers.serving import serving
 from streamgen.config import Config
 from streamgen.configfile import secrets
-from streamgen.errors import ConfigError
 from streamgen.formats.decode import Decoder
-from streamgen.health import Health, HealthServer
+from streamgen.health import Health
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.pins import KafkaPins
 from streamgen.kafka.reach import reach
@@ -59,7 +58,7 @@ def run_worker(
             start_from(config, from_state)
         device = use_device(config.device)
         metrics, health = Metrics(), Health()
-        with _server(config, metrics, health) as server:
+        with serving(config, metrics, health) as server:
             loop = Loop(
                 config,
                 KafkaTransport(config, [source.topic for source in config.inputs], name),
@@ -75,19 +74,3 @@ def run_worker(
             with restore_bar(health):
                 loop.run(stopping)
             log.info("worker ended", worker=name)
-
-
-def _server(
-    config: Config, metrics: Metrics, health: Health
-) -> AbstractContextManager[HealthServer] | AbstractContextManager[None]:
-    host, port = config.metrics.host, config.metrics.port
-    if port is None:
-        return nullcontext()
-    try:
-        return HealthServer(host, port, metrics.registry, health)
-    except ConfigError:
-        if "port" in config.metrics.model_fields_set:
-            raise
-        # Nobody asked for this port, and another worker of this machine has it.
-        log.warning("the usual metrics port is taken; another is used", port=port)
-        return HealthServer(host, 0, metrics.registry, health)

@@ -174,6 +174,39 @@ class OutputConfig(_Section):
     scores: str | None = Field(default=None, description="Topic of the scores; null: <topic>.scores.")
     anomalies: str | None = Field(default=None, description="Topic of the episodes; null: <topic>.anomalies.")
     dlq: str | None = Field(default=None, description="Topic of the dead letters; null: <topic>.dlq.")
+    generated: str | None = Field(
+        default=None, description="Topic of generated sequences; null: <topic>.generated."
+    )
+    generate: str | None = Field(
+        default=None, description="Topic of requests for sequences; null: <topic>.generate."
+    )
+    generate_dlq: str | None = Field(
+        default=None, description="Topic of requests that cannot be answered; null: <topic>.generate.dlq."
+    )
+
+
+class GenerateConfig(_Section):
+    """Sequences that `streamgen publish` publishes at a rate."""
+
+    every: PositiveDuration | None = Field(
+        default=None, description="Time between them; null: only on request."
+    )
+    kind: Literal["continue", "prior"] = Field(
+        default="continue", description="Sequences that go on from now, or of any time."
+    )
+    length: int = Field(default=100, ge=1, le=10_000, description="Records of a sequence.")
+    count: int = Field(default=1, ge=1, le=1_000, description="Sequences of each key.")
+    keys: list[str] | None = Field(
+        default=None, min_length=1, description="Whose; null: of every key that has a learner."
+    )
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        if self.length * self.count > 100_000:
+            raise ValueError(
+                f"length times count is {self.length * self.count} records; allowed: at most 100000"
+            )
+        return self
 
 
 class InputConfig(_Section):
@@ -215,6 +248,9 @@ class InputConfig(_Section):
     )
     anomaly: AnomalyConfig = Field(default=AnomalyConfig(), description="When a score is an anomaly.")
     outputs: OutputConfig = Field(default=OutputConfig(), description="Topic names.")
+    generate: GenerateConfig = Field(
+        default=GenerateConfig(), description="Sequences that are published at a rate."
+    )
 
     @field_validator("features")
     @classmethod
@@ -244,6 +280,7 @@ class InputConfig(_Section):
     def _topics_differ(self) -> Self:
         # A worker that reads what it writes would never come to an end of it.
         names = [self.topic, self.scores_topic, self.anomalies_topic, self.dlq_topic]
+        names += [self.generated_topic, self.generate_topic, self.generate_dlq_topic]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the topic {name!r} has two uses; the input and its outputs must differ")
@@ -260,6 +297,18 @@ class InputConfig(_Section):
     @property
     def dlq_topic(self) -> str:
         return self.outputs.dlq or f"{self.topic}.dlq"
+
+    @property
+    def generated_topic(self) -> str:
+        return self.outputs.generated or f"{self.topic}.generated"
+
+    @property
+    def generate_topic(self) -> str:
+        return self.outputs.generate or f"{self.topic}.generate"
+
+    @property
+    def generate_dlq_topic(self) -> str:
+        return self.outputs.generate_dlq or f"{self.topic}.generate.dlq"
 
     def learning(self, seed: int, features: tuple[str, ...]) -> dict[str, Any]:
         """All that changes learning, as JSON: what the state of one configuration is worth to another."""

@@ -291,5 +291,56 @@ class Metrics:
             gauge.labels(*_labels(source)).set(value)
 
 
+class PublisherMetrics(Metrics):
+    """What one publisher of sequences tells: its own, beside what every process with transactions tells."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives seconds since 1970; it only tells a state's age."""
+        super().__init__(clock)
+
+        def counter(name: str, documentation: str, label: str) -> Counter:
+            return Counter(f"streamgen_{name}", documentation, ("topic", label), registry=self.registry)
+
+        def gauge(name: str, documentation: str) -> Gauge:
+            return Gauge(f"streamgen_generate_{name}", documentation, PARTITION, registry=self.registry)
+
+        self._asked = counter("generate_requests", "Requests for sequences read.", "kind")
+        self._refused = counter("generate_errors", "Requests that were not answered.", "reason")
+        self._sequences = counter("sequences_published", "Sequences whose transaction committed.", "kind")
+        self._state_age = gauge("state_age_seconds", "Age of the state that sequences come from.")
+        self._behind = gauge("behind_records", "Records since that state was stored.")
+        self._generate_s = Histogram(
+            "streamgen_generate_seconds", "Time to answer a request.", TOPIC, SECONDS, self.registry
+        )
+
+    def generates(self, topic: str, kinds: Iterable[str], reasons: Iterable[str]) -> None:
+        """Sequences of a topic's keys are published: its counters exist at zero."""
+        for kind in kinds:
+            self._asked.labels(topic, kind)
+            self._sequences.labels(topic, kind)
+        for reason in reasons:
+            self._refused.labels(topic, reason)
+        self._generate_s.observe((topic,), ())
+
+    def asked(self, topic: str, kind: str, seconds: float) -> None:
+        """A request of that kind was read, and answered or refused in `seconds`."""
+        self._asked.labels(topic, kind).inc()
+        self._generate_s.observe((topic,), seconds)
+
+    def refused(self, topic: str, reason: str) -> None:
+        """A request was not answered."""
+        self._refused.labels(topic, reason).inc()
+
+    def generated_from(self, source: TopicPartition, written: float, behind: int) -> None:
+        """A state was generated from that was stored at `written` (seconds since 1970), `behind` records
+        before the partition's end."""
+        self._state_age.labels(*_labels(source)).set(max(0.0, self._clock() - written))
+        self._behind.labels(*_labels(source)).set(behind)
+
+    def sequences(self, topic: str, kind: str, sequences: int) -> None:
+        """So many sequences are visible: their transaction was committed."""
+        self._sequences.labels(topic, kind).inc(sequences)
+
+
 def _labels(source: TopicPartition) -> tuple[str, str]:
     return source.topic, str(source.partition)

@@ -69,6 +69,9 @@ def test_every_example_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "scores": "orders.scored",
         "anomalies": "orders.alerts",
         "dlq": "orders.unreadable",
+        "generated": "orders.synthetic",
+        "generate": "orders.wanted",
+        "generate_dlq": "orders.wanted.unanswered",
     }
     # Complete: each key stands there, but those of mutual TLS.
     absent = [key for key, _ in keys(Config) if f"{key.split('.')[-1]}:" not in examples[1]]

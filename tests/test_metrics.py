@@ -12,7 +12,7 @@ from prometheus_client import Histogram as ReferenceHistogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamgen.metrics import DRIFT, SCORES, Histogram, Metrics
+from streamgen.metrics import DRIFT, SCORES, Histogram, Metrics, PublisherMetrics
 from streamgen.records import Reason, TopicPartition
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
@@ -196,13 +196,15 @@ def test_two_workers_in_one_process_share_nothing() -> None:
 
 
 def test_every_metric_and_no_other_is_documented() -> None:
-    metrics = Metrics()
+    metrics = PublisherMetrics()  # has those of a worker too
     metrics.assigned(A0)
     metrics.lag(A0, 1)
     metrics.learners(A0, 1, 0, 0)
     metrics.retention_used(A0, 0.0)
     metrics.replay_left(A0, 1)
     metrics.restored(A0, 1, 1.0)
+    metrics.generates("a", ["continue"], ["failed"])
+    metrics.generated_from(A0, 1.0, 2)
     code = {}
     for family in metrics.registry.collect():
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamgen import models
+from streamgen.config import WindowConfig
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -26,3 +27,10 @@ def test_a_models_settings_are_those_of_its_table(name: str) -> None:
 def test_every_model_is_in_the_first_table() -> None:
     rows = re.findall(r"^\| `(\w+)` \| .+ \| yes \|", PAGE, flags=re.MULTILINE)
     assert set(models.names()) <= set(rows)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_the_kinds_of_sequences_of_a_model_are_those_of_the_first_table(name: str) -> None:
+    (row,) = re.findall(rf"^\| `{name}` \| .+ \| yes \| .+ \| (.+) \|$", PAGE, flags=re.MULTILINE)
+    kinds = models.build({"name": name}, 1, WindowConfig(), "cpu").kinds
+    assert row == (", ".join(kinds) or "no")

@@ -20,7 +20,10 @@ app = typer.Typer(
 )
 
 # Each has a function `register(app)`; the order is that of --help.
-GROUPS = ("demo", "worker", "files", "evaluate", "produce", "broker", "watch", "state", "doctor", "version")
+GROUPS = (
+    "demo", "worker", "publish", "files", "evaluate", "produce", "broker", "watch", "state", "doctor",
+    "version",
+)  # fmt: skip
 
 for group in GROUPS:
     importlib.import_module(f"streamgen.cli.{group}").register(app)

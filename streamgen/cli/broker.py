@@ -55,6 +55,9 @@ def topics(
             help="Make input topics that keep records of any age; else Kafka soon deletes old times.",
         ),
     ] = False,
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Make the topics of streamgen publish too.")
+    ] = False,
     bootstrap: Bootstrap = None,
     config: ConfigFile = None,
 ) -> None:
@@ -64,13 +67,14 @@ def topics(
     changed.
     """
     from streamgen.kafka.reach import reach
-    from streamgen.kafka.topics import NewTopic, create_topics, ensure_topics
+    from streamgen.kafka.topics import NewTopic, create_topics, ensure_publishing_topics, ensure_topics
 
     chosen = configuration(config, bootstrap, tuple(topic or ()))
     reach(chosen.kafka)
     settings = {"retention.ms": "-1"} if forever else {}
     inputs = [NewTopic(source.topic, partitions, settings=settings) for source in chosen.inputs]
     made = create_topics(chosen.kafka, inputs) + ensure_topics(chosen)
+    made += ensure_publishing_topics(chosen) if generated else []
     for name in made:
         print(f"made {name}")
     if not made:

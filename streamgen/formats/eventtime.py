@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from streamgen.config import TimestampConfig
 EARLIEST_MS: Final = 0
 LATEST_MS: Final = 7_258_118_400_000  # 2200-01-01, itself out of bounds
 
+_FRACTION = re.compile(r"[.,]([0-9]+)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
@@ -56,6 +58,30 @@ class EventTimes:
         except OverflowError:
             raise ValueError(f"{text!r} is too far away in its time zone") from None
         return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
+
+    def written(self, time_ms: int, like: str | float | None) -> str | float:
+        """A time in the notation of another one; without one, in the configured unit (auto: milliseconds).
+
+        Of text: its separator, at least its digits of a second, its zone, or none where it has none. Raises
+        ValueError when `like` is no time.
+        """
+        if isinstance(like, str):
+            return self._as_text(time_ms, like.strip())
+        unit = self.unit(1e12 if like is None else like)  # a number of milliseconds, of our time
+        per_second = _PER_SECOND[unit]
+        return time_ms * per_second / 1000 if isinstance(like, float) else time_ms * per_second // 1000
+
+    def _as_text(self, time_ms: int, like: str) -> str:
+        zone = datetime.fromisoformat(like).tzinfo
+        moment = (_EPOCH + timedelta(milliseconds=time_ms)).astimezone(zone or self._zone)
+        fraction = _FRACTION.search(like)
+        digits = 0 if fraction is None else len(fraction[1])
+        spec = "microseconds" if digits > 3 else "milliseconds" if digits or time_ms % 1000 else "seconds"
+        separator = like[10] if len(like) > 10 and not like[10].isalnum() else "T"
+        text = moment.replace(tzinfo=None).isoformat(separator, spec)
+        if zone is None:
+            return text
+        return f"{text}Z" if like[-1] in "zZ" else text + moment.isoformat()[-6:]
 
     def shifted(self, time: str | float, by_ms: int) -> str | float:
         """The same time later by `by_ms`, in the same notation. Raises ValueError when it is no time."""

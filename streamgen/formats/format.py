@@ -34,5 +34,8 @@ class Format(Protocol):
     def getter(self, paths: tuple[str, ...]) -> Callable[[Any], tuple[object, ...]]:
         """A function from a record to the values of these fields, `ABSENT` where it has none."""
 
+    def write(self, fields: Iterable[tuple[str, object]], like: Any = None) -> bytes:
+        """The bytes of a record with these scalar fields, its names nested as in `like`, a parsed one."""
+
     def fields(self, record: Any, known: frozenset[str] = frozenset()) -> Iterable[tuple[str, object]]:
         """Path and value of the scalar fields that are not in `known`, in order of appearance."""

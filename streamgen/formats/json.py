@@ -69,6 +69,17 @@ class JsonFormat:
 
         return flat if len(paths) > 1 else single
 
+    def write(self, fields: Iterable[tuple[str, object]], like: Any = None) -> bytes:
+        record: dict[str, Any] = {}
+        for path, value in fields:
+            # A name that holds a dot is written as it is where records have it so.
+            *outer, name = [path] if type(like) is dict and path in like else path.split(".")
+            place = record
+            for one in outer:
+                place = place.setdefault(one, {})
+            place[name] = value
+        return msgspec.json.encode(record)
+
     def fields(self, record: Any, known: frozenset[str] = frozenset()) -> Iterable[tuple[str, object]]:
         if record.keys() <= known:
             return ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?", re.ASCII)
+_LARGEST_WHOLE = 2**53
 _WORDS: dict[bytes, object] = {
     b"null": None,
     b"true": True,
@@ -36,6 +38,12 @@ class NumberFormat:
 
     def getter(self, paths: tuple[str, ...]) -> Callable[[Any], tuple[object, ...]]:
         return lambda record: (record,) * len(paths)
+
+    def write(self, fields: Iterable[tuple[str, object]], like: Any = None) -> bytes:
+        ((_, value),) = fields
+        # A whole number without a point is read as the same by whoever reads one with it, not the other way.
+        whole = isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_WHOLE
+        return json.dumps(int(value) if whole else value).encode()  # type: ignore[call-overload]
 
     def fields(self, record: Any, known: frozenset[str] = frozenset()) -> Iterable[tuple[str, object]]:
         return () if known else (("value", record),)

@@ -1,4 +1,4 @@
-"""Whether this user has the rights (ACLs) of a worker, asked before it does anything.
+"""Whether this user has the rights (ACLs) of a worker or a publisher, asked before it does anything.
 
 A right that is missed only when it is used would stop a worker in the middle of its work, some of them only
 when its first checkpoint is due. The list is docs/security.md's.
@@ -7,7 +7,7 @@ when its first checkpoint is due. The list is docs/security.md's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any
 
 from kafka import errors
@@ -23,6 +23,7 @@ from streamgen.kafka.topics import admin_client
 # Of each use of a topic. Describe comes with Read and with Write.
 INPUT: tuple[str, ...] = ("READ", "DESCRIBE_CONFIGS")
 OUTPUT: tuple[str, ...] = ("WRITE",)
+GENERATED: tuple[str, ...] = ("WRITE", "DESCRIBE_CONFIGS")
 STATE: tuple[str, ...] = ("READ", "WRITE", "DESCRIBE_CONFIGS")
 
 NAMES = {"READ": "Read", "WRITE": "Write", "DESCRIBE_CONFIGS": "DescribeConfigs"}  # as kafka-acls has them
@@ -35,23 +36,39 @@ def check_rights(config: Config) -> None:
     Raises `PermissionDenied` that names every right a worker of this configuration lacks, and
     `BrokerUnavailable`.
     """
+    needed = {state_topic(config.application_id): STATE}
+    for source in config.inputs:
+        needed[source.topic] = INPUT
+        needed |= dict.fromkeys((source.scores_topic, source.anomalies_topic, source.dlq_topic), OUTPUT)
+    _check(config, needed, config.application_id, {source.topic for source in config.inputs}, "a worker")
+
+
+def check_publishing_rights(config: Config, group: str) -> None:
+    """`check_rights` of who publishes generated sequences, as a member of `group`."""
+    needed: dict[str, tuple[str, ...]] = {state_topic(config.application_id): ("READ",)}
+    for source in config.inputs:
+        needed |= {source.topic: INPUT, source.generate_topic: INPUT}
+        needed |= {source.generated_topic: GENERATED, source.generate_dlq_topic: OUTPUT}
+    others = {state_topic(config.application_id), *(source.topic for source in config.inputs)}
+    _check(config, needed, group, others, "a publisher")
+
+
+def _check(
+    config: Config, needed: Mapping[str, tuple[str, ...]], group: str, others: Container[str], who: str
+) -> None:
+    """`others` are the topics that are not for this process to make."""
     with admin_client(config.kafka) as admin:
-        missing = [*_on_topics(admin, config), *_on_group(admin, config.application_id)]
+        missing = [*_on_topics(admin, needed, others), *_on_group(admin, group)]
     missing += _on_transactions(config.kafka, config.application_id)
     if missing:
         user = config.kafka.sasl_username
         raise PermissionDenied(
             f"This user{'' if user is None else f' ({user})'} lacks rights on Kafka: {'; '.join(missing)}. "
-            "Grant what is missing; docs/security.md lists all that a worker needs."
+            f"Grant what is missing; docs/security.md lists all that {who} needs."
         )
 
 
-def _on_topics(admin: Any, config: Config) -> Iterator[str]:
-    needed = {state_topic(config.application_id): STATE}
-    for source in config.inputs:
-        needed[source.topic] = INPUT
-        needed |= dict.fromkeys((source.scores_topic, source.anomalies_topic, source.dlq_topic), OUTPUT)
-    inputs = {source.topic for source in config.inputs}
+def _on_topics(admin: Any, needed: Mapping[str, tuple[str, ...]], others: Container[str]) -> Iterator[str]:
     with translated("asking for the rights on topics"):
         described = admin.describe_topics(sorted(needed))
     for topic in described:
@@ -66,7 +83,7 @@ def _on_topics(admin: Any, config: Config) -> Iterator[str]:
             yield f"{' and '.join(lacking)} on the topic {name}"
         if (
             kind is errors.UnknownTopicOrPartitionError
-            and name not in inputs
+            and name not in others
             and not _may_create(admin, name)
         ):
             yield f"Create on the topic {name}, which does not exist (or make it yourself)"

@@ -32,6 +32,8 @@ _COMPACTED = {
     # A worker whose clock is ahead by more than a broker takes could not store anything.
     "message.timestamp.type": "LogAppendTime",
 }
+AHEAD_MS = str(2**63 - 1)  # of a generated record's time before the broker's clock: no limit
+_DEFAULT_MESSAGE_BYTES = 1_048_588
 _OF_THE_INPUT = ("retention.ms", "message.timestamp.after.max.ms")
 
 
@@ -55,6 +57,19 @@ def ensure_topics(config: Config) -> list[str]:
     with admin_client(config.kafka) as admin:
         for source in config.inputs:
             made += _create(admin, _missing_outputs(admin, source))
+    return made
+
+
+def ensure_publishing_topics(config: Config) -> list[str]:
+    """Make the topics of requests, of generated sequences and of refused requests where they are missing,
+    with as many partitions as their input; returns those made.
+
+    Raises as `ensure_topics` does, and `TopicError` for a topic of sequences that does not take their times.
+    """
+    made = []
+    with admin_client(config.kafka) as admin:
+        for source in config.inputs:
+            made += _create(admin, _missing_for_publishing(admin, source))
     return made
 
 
@@ -145,12 +160,7 @@ def delete_topic(kafka: KafkaConfig, topic: str) -> None:
 
 def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
     outputs = [source.scores_topic, source.anomalies_topic, source.dlq_topic]
-    counts = _partition_counts(admin, [source.topic, *outputs])
-    count = counts[source.topic]
-    if count is None:
-        raise TopicError(
-            f"The input topic {source.topic} does not exist: create it, or correct `inputs` or --input."
-        )
+    counts, count = _counts_of(admin, source, outputs)
     settings = _settings(admin, source.topic)
     if "compact" in settings.get("cleanup.policy", ""):
         raise TopicError(
@@ -158,12 +168,6 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
             "that what was learned could not be learned again after a crash. Read from a topic whose "
             "cleanup.policy is delete."
         )
-    for topic in outputs:
-        if counts[topic] not in (None, count):
-            raise TopicError(
-                f"The output topic {topic} has {counts[topic]} partitions and its input {source.topic} has "
-                f"{count}: delete {topic} and let it be made again, or name another one in `outputs`."
-            )
     missing = []
     for topic in outputs:
         if counts[topic] is None:
@@ -175,6 +179,65 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
             kept = {name: settings[name] for name in _OF_THE_INPUT if name in settings}
             missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | kept | more))
     return missing
+
+
+def _missing_for_publishing(admin: Any, source: InputConfig) -> list[NewTopic]:
+    generated, asked, refused = source.generated_topic, source.generate_topic, source.generate_dlq_topic
+    counts, count = _counts_of(admin, source, [generated, asked, refused])
+    missing = []
+    if counts[generated] is None:
+        settings = _settings(admin, source.topic)
+        # Sequences go on into the future, and where the input has no timestamp field, theirs are Kafka's own.
+        ahead = {"message.timestamp.after.max.ms": AHEAD_MS, "message.timestamp.type": "CreateTime"}
+        kept = {name: settings[name] for name in ("retention.ms",) if name in settings}
+        known = {name: value for name, value in ahead.items() if name in settings}
+        missing.append(NewTopic(generated, count, settings={"cleanup.policy": "delete"} | kept | known))
+    else:
+        _check_takes_the_future(generated, _settings(admin, generated))
+    largest = _DEFAULT_MESSAGE_BYTES
+    if counts[asked] is None:
+        missing.append(NewTopic(asked, count))
+    else:
+        largest = int(_settings(admin, asked).get("max.message.bytes", largest))
+    if counts[refused] is None:
+        room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
+        missing.append(NewTopic(refused, count, settings=room))
+    return missing
+
+
+def _check_takes_the_future(topic: str, settings: Mapping[str, str]) -> None:
+    """Raises `TopicError` when the broker would refuse or replace the times of generated records."""
+    kind = settings.get("message.timestamp.type", "CreateTime")
+    if kind != "CreateTime":
+        raise TopicError(
+            f"The topic {topic} has the message.timestamp.type {kind}: Kafka would replace the times of "
+            "generated records. Set it to CreateTime, or name another topic in `outputs`."
+        )
+    ahead_ms = settings.get("message.timestamp.after.max.ms", AHEAD_MS)
+    if ahead_ms != AHEAD_MS:
+        raise TopicError(
+            f"The topic {topic} takes no times further ahead than {ahead_ms} ms, and generated sequences go "
+            f"on into the future: set its message.timestamp.after.max.ms to {AHEAD_MS}, or name another one "
+            "in `outputs`."
+        )
+
+
+def _counts_of(admin: Any, source: InputConfig, outputs: Sequence[str]) -> tuple[dict[str, int | None], int]:
+    """The partitions of these outputs, and of the input. Raises `TopicError` when it is not there, or when
+    one of theirs is another number."""
+    counts = _partition_counts(admin, [source.topic, *outputs])
+    count = counts[source.topic]
+    if count is None:
+        raise TopicError(
+            f"The input topic {source.topic} does not exist: create it, or correct `inputs` or --input."
+        )
+    for topic in outputs:
+        if counts[topic] not in (None, count):
+            raise TopicError(
+                f"The output topic {topic} has {counts[topic]} partitions and its input {source.topic} has "
+                f"{count}: delete {topic} and let it be made again, or name another one in `outputs`."
+            )
+    return counts, count
 
 
 def _create(admin: Any, topics: Sequence[NewTopic]) -> list[str]:

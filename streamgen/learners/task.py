@@ -25,12 +25,13 @@ from streamgen.learners.residents import Residents
 from streamgen.learners.results import Results as Results  # both are part of what a task is to its callers
 from streamgen.learners.results import chosen
 from streamgen.learners.snapshot import Snapshot as Snapshot
+from streamgen.learners.values import Values
 from streamgen.models import build
-from streamgen.models.online import Learner
+from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.slab import Slab
-from streamgen.records import Columns, Floats, Ints, TopicPartition
+from streamgen.records import Bools, Columns, Floats, Ints, TopicPartition
 from streamgen.state.checkpoint import Fields
-from streamgen.windows import Clock
+from streamgen.windows import Clock, Ticks
 
 # A model sees no larger value: the difference of two, and a multiple of it, must be finite.
 LARGEST = 1e300
@@ -43,6 +44,17 @@ class _Turn:
     n: list[int] = field(default_factory=list)  # their rows in the batch
     row: list[int] = field(default_factory=list)  # their learners' rows in the slab
     rows: dict[str | None, int] = field(default_factory=dict)  # the same, of each key
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a learner stands: event time of its newest record and the usual time between records, ms; updates
+    made; and which features had whole numbers only."""
+
+    newest_ms: int
+    gap_ms: float
+    step: int
+    whole_D: Bools
 
 
 class Task:
@@ -63,6 +75,7 @@ class Task:
         self.source, self.config, self.features = source, config, features
         self.model = build(config.model, len(features), config.window, device)
         self._clock = Clock(config.window)
+        self._values = Values()
         self._calibration = Calibration(self.model.surprises)
         self._episodes = Episodes(config.anomaly)
         ttl_ms = None if config.key_ttl is None else config.key_ttl // timedelta(milliseconds=1)
@@ -77,6 +90,7 @@ class Task:
         fields = {
             **self.model.fields(),
             **Clock.FIELDS,
+            **Values.fields(len(features)),
             **self._calibration.fields(),
             **Episodes.fields(len(features)),
             **(Expiry.FIELDS if self._expiry else {}),
@@ -107,12 +121,26 @@ class Task:
         return Results.together(columns, parts, self.model.surprises)
 
     def _run(self, columns: Columns, row_N: Ints) -> Results:
-        ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
-        value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
-        scores = self.model.run(self.slab, row_N, value_ND, ticks, self._residents.learners)
+        ticks, scores = self._advance(columns, row_N, learn=True)
         p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
         verdicts = self._episodes.judge(self.slab, row_N, columns, scores, p_N, ranked_N, ticks)
         return Results(columns, scores, p_N, verdicts, ticks)
+
+    def _advance(self, columns: Columns, row_N: Ints, learn: bool) -> tuple[Ticks, Scores]:
+        ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
+        value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
+        self._values.observe(self.slab, row_N, value_ND, ticks.late_N)
+        return ticks, self.model.run(self.slab, row_N, value_ND, ticks, self._residents.learners, learn)
+
+    def follow(self, columns: Columns) -> None:
+        """Move on over records without learning from them: what is carried from record to record (the
+        model's state, scales, clock, bounds) is then as after a scoring, and weights are as they were.
+
+        For one that generates from a state: it is none to learn on from. Raises as `process` does.
+        """
+        for turn in self._turns(columns):
+            n_N, row_N = np.array(turn.n, dtype=np.int64), np.array(turn.row, dtype=np.int64)
+            self._advance(chosen(columns, n_N), row_N, learn=False)
 
     @property
     def keys(self) -> list[str | None]:
@@ -134,14 +162,36 @@ class Task:
         """Keys that have no learner yet and are counted."""
         return len(self._candidates)
 
-    def generate(self, key: str | None, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] sequences that go on from the key's newest record, in input units. Raises
-        `KeyError` for a key without a learner."""
+    def generate(
+        self,
+        key: str | None,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
+        """[count, length, D] sequences of the key's learner, in input units (see `OnlineModel.generate`),
+        whole and within bounds where its features are (see `Values`). Raises `KeyError` for a key without a
+        learner, `InputError` for a kind that the model does not give."""
+        row = self._row_of(key)
+        learner = self._residents.learners[row]
+        drawn_SLD = self.model.generate(self.slab, row, learner, length, count, seed, kind, given_TD)
+        shaped_SLD = self._values.shaped(self.slab, row, drawn_SLD)
+        return shaped_SLD if given_TD is None else np.where(np.isnan(given_TD), shaped_SLD, given_TD)
+
+    def standing(self, key: str | None) -> Standing:
+        """Where a key's learner stands. Raises `KeyError` for a key without one."""
+        row, host = self._row_of(key), self.slab.host
+        newest, gap = int(host("clock_newest")[row]), float(host("clock_gap")[row])
+        return Standing(newest, gap, int(host("updates")[row]), self._values.whole(self.slab, row))
+
+    def _row_of(self, key: str | None) -> int:
         if key not in self._residents:
             raise KeyError(key)
         row = self._residents.use(key)
         assert row is not None  # no other learner is busy
-        return self.model.generate(self.slab, row, self._residents.learners[row], length, count, seed)
+        return row
 
     def snapshot(self, offset: int, whole: bool = False) -> Snapshot:
         """The state now, of which `offset` is the next record: the learners that changed since the last

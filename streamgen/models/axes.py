@@ -24,7 +24,7 @@ from streamgen.models.whitening import Whitening
 from streamgen.records import Bools, Floats
 
 Float32s = NDArray[np.float32]
-_LARGEST = 1e6  # units; a model's arithmetic is float32
+LARGEST = 1e6  # units; a model's arithmetic is float32
 
 
 def fields(D: int, kind: Normalisation) -> dict[str, Field]:
@@ -82,7 +82,7 @@ class Axes:
     def swing(self, swing_D: Floats) -> Floats:
         """[..., D] how large the recent steps are against the usual: log swing / δ, bounded to ±4. `scale`
         remembers thousands of records: where steps grow, or come in bursts, it lags."""
-        ratio_D = np.clip(swing_D / self.delta_D, 1e-3, _LARGEST)
+        ratio_D = np.clip(swing_D / self.delta_D, 1e-3, LARGEST)
         return np.asarray(4.0 * np.tanh(np.log(ratio_D) / 4.0))
 
     def records(
@@ -111,4 +111,4 @@ class Axes:
 
 
 def _finite(unit_D: Floats) -> Floats:
-    return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -_LARGEST, _LARGEST))
+    return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -LARGEST, LARGEST))

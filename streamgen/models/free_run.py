@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from streamgen.models.axes import Axes
+from streamgen.models.axes import LARGEST, Axes
 from streamgen.models.mixture_t import MixtureT
 from streamgen.models.sequence_vae import SequenceVAE
 from streamgen.records import Floats
@@ -73,15 +73,31 @@ def drawn(noise: np.random.Generator) -> Choose:
     return lambda t, mixture, origin_BD, unit_D: mixture.draw(noise)
 
 
+def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
+    """Each record is what is given [T, D], and the rest (NaN) is drawn given that."""
+
+    def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
+        y_BD, seen_BD = _given(given_TD[t], mixture, origin_BD, unit_D)
+        return mixture.draw_given(noise, y_BD, seen_BD)
+
+    return choose
+
+
 def expected(given_TD: Floats) -> Choose:
     """Each record is what is given [T, D], and where nothing is (NaN), the mean given what is there."""
 
     def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
-        seen_BD = np.broadcast_to(~np.isnan(given_TD[t]), origin_BD.shape)
-        y_BD = torch.from_numpy(np.where(seen_BD, (given_TD[t] - origin_BD) / unit_D, 0.0)).to(
-            mixture.factor_DD.device
-        )
-        mask_BD = torch.tensor(seen_BD, device=y_BD.device)
-        return torch.where(mask_BD, y_BD, mixture.judge(y_BD, mask_BD).expected_ND)
+        y_BD, seen_BD = _given(given_TD[t], mixture, origin_BD, unit_D)
+        return torch.where(seen_BD, y_BD, mixture.judge(y_BD, seen_BD).expected_ND)
 
     return choose
+
+
+def _given(given_D: Floats, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> tuple[Tensor, Tensor]:
+    """A record's given values in units of the mixture, zero where there are none, and which are given."""
+    seen_BD = np.broadcast_to(~np.isnan(given_D), origin_BD.shape)
+    with np.errstate(over="ignore"):
+        unit_BD = np.clip((given_D - origin_BD) / unit_D, -LARGEST, LARGEST)
+    y_BD = torch.from_numpy(np.where(seen_BD, unit_BD, 0.0))
+    device = mixture.factor_DD.device
+    return y_BD.to(device), torch.tensor(seen_BD, device=device)

@@ -118,6 +118,39 @@ class MixtureT:
         scale_ND = torch.exp(self.log_scale_NKD[n, chosen_N].double())
         return (self.mean_NKD[n, chosen_N] + shared_N1 * scale_ND * normal_ND) @ self.factor_DD.T
 
+    def draw_given(self, noise: np.random.Generator, y_ND: Tensor, seen_ND: Tensor) -> Tensor:
+        """One y from each of the N given its seen part, [N, D]; what is not seen must be finite.
+
+        The seen part gives the components their weights. Of one, with c seen features at the squared distance
+        q, the missing part is a t with ν + c degrees of freedom around its conditional mean (Ding 2016, "On
+        the conditional distribution of the multivariate t"). Its shape is that of a Gaussian draw less what
+        the draw's own seen part explains of it (Journel & Huijbregts 1978, conditioning by kriging).
+        """
+        N, K, D = self.mean_NKD.shape
+        square_NK, half_logdet_NK, count_N, _, given_NKD = self._marginal(y_ND, seen_ND)
+        log_NK = self.log_weight_NK + self._log_t(square_NK, half_logdet_NK, count_N)
+        weight_NK = torch.softmax(log_NK.double(), 1)
+        device = y_ND.device
+        uniform_N1 = torch.from_numpy(noise.random((N, 1))).to(device)
+        normal_ND = torch.from_numpy(noise.standard_normal((N, D))).to(device)
+        dof_N1 = self.dof + count_N.cpu().numpy()[:, None]
+        square_N1 = torch.from_numpy(noise.chisquare(dof_N1, (N, 1))).to(device)
+        chosen_N = (uniform_N1 > weight_NK.cumsum(1)).sum(1).clamp_max(K - 1)
+        n = torch.arange(N, device=device)
+        one = MixtureT(
+            torch.zeros_like(self.log_weight_NK[:, :1]),
+            self.mean_NKD[n, chosen_N].unsqueeze(1),
+            self.log_scale_NKD[n, chosen_N].unsqueeze(1),
+            self.factor_DD,
+            self.dof,
+        )
+        gaussian_ND = (torch.exp(one.log_scale_NKD[:, 0].double()) * normal_ND) @ self.factor_DD.T
+        location_ND = one.location_NKD()[:, 0]
+        explained_ND = one._marginal(location_ND + gaussian_ND, seen_ND)[4][:, 0] - location_ND
+        stretch_N1 = torch.sqrt((self.dof + square_NK[n, chosen_N].unsqueeze(1)) / square_N1)
+        drawn_ND = given_NKD[n, chosen_N] + stretch_N1 * (gaussian_ND - explained_ND)
+        return torch.where(seen_ND, y_ND, drawn_ND)
+
     def _of(self, rows_N: Tensor) -> MixtureT:
         parts = (self.log_weight_NK[rows_N], self.mean_NKD[rows_N], self.log_scale_NKD[rows_N])
         return MixtureT(*parts, self.factor_DD, self.dof)

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
+from streamgen.errors import InputError
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import Ticks
+
+# Sequences that go on from the learner's newest record; that the stream could have had, whatever came before;
+# a window with its missing values filled; and that go on while some values are fixed.
+Kind = Literal["continue", "prior", "impute", "what-if"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class OnlineModel(Protocol):
     """Scores a batch of records and learns from them, one learner's records in their order."""
 
     name: str
-    generates: bool
+    kinds: tuple[Kind, ...]  # of sequences that it gives; none: it only detects
     surprises: int  # S
 
     def fields(self) -> Mapping[str, Field]:
@@ -82,11 +88,19 @@ class OnlineModel(Protocol):
         """Give a new row its initial state: a function of the learner's name and the configuration."""
 
     def run(
-        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+        self,
+        slab: Slab,
+        row_N: Ints,
+        value_ND: Floats,
+        ticks: Ticks,
+        learners: Sequence[Learner],
+        learn: bool = True,
     ) -> Scores:
         """Score each record, then learn from it. A late record is scored and changes nothing.
 
-        `learners[row]` names a row. The split of records into calls changes no bit of any result.
+        `learners[row]` names a row. The split of records into calls changes no bit of any result. Without
+        `learn` no update is made and nothing is kept to learn from later: carried state, scales and open
+        window move over the records, weights and what belongs to them stay.
         """
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -99,10 +113,33 @@ class OnlineModel(Protocol):
         """The learner leaves the row: forget whatever the model keeps of it elsewhere. The row is then
         another learner's, given by `start` or `adopt`."""
 
-    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] sequences that go on from the learner's state, in input units."""
+    def generate(
+        self,
+        slab: Slab,
+        row: int,
+        learner: Learner,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
+        """[count, length, D] sequences of one of the model's `kinds`, in input units; nothing is changed.
+
+        `given_TD` [length, D] has the values that are known (impute) or fixed (what-if), NaN elsewhere; they
+        come out as they are. What is imputed is a mean, so there is one such sequence. The window that is
+        imputed ends at the learner's newest record; all else is of the times that follow it at the key's
+        usual step. Raises `InputError` for another kind.
+        """
 
 
 def seen(value_ND: Floats) -> Bools:
     """Which values are there."""
     return ~np.isnan(value_ND)
+
+
+def check_kind(model: OnlineModel, kind: Kind) -> None:
+    """Raises `InputError` when the model gives no sequences of that kind."""
+    if kind not in model.kinds:
+        can = f"it gives {', '.join(model.kinds)}" if model.kinds else "it only detects"
+        raise InputError(f"The model {model.name} gives no sequences of the kind {kind}: {can}.")

@@ -21,7 +21,7 @@ from streamgen.config import WindowConfig
 from streamgen.errors import InputError
 from streamgen.models import scale
 from streamgen.models.noise import generator
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
@@ -47,7 +47,7 @@ class RiverDetector:
     """Half-space trees per learner."""
 
     name = "river"
-    generates = False
+    kinds: tuple[Kind, ...] = ()
     surprises = 1
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -68,7 +68,13 @@ class RiverDetector:
         self._live[row] = self._plant(learner)
 
     def run(
-        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+        self,
+        slab: Slab,
+        row_N: Ints,
+        value_ND: Floats,
+        ticks: Ticks,
+        learners: Sequence[Learner],
+        learn: bool = True,
     ) -> Scores:
         """See `OnlineModel.run`. A missing feature is left out of River's record, as River has it."""
         scores = Scores.empty(len(value_ND), self.D, self.surprises)
@@ -84,9 +90,11 @@ class RiverDetector:
             if updates[row] >= self.settings.window_size:
                 scores.surprise_NS[n] = trees.score_one(record)
                 scores.contribution_ND[n, there_D] = scores.surprise_NS[n, 0] / there_D.sum()
-            if not ticks.late_N[n]:
+            if ticks.late_N[n]:
+                continue
+            now.observe(value_D, there_D)
+            if learn:
                 trees.learn_one(record)
-                now.observe(value_D, there_D)
                 updates[row] += 1
         return scores
 
@@ -111,7 +119,17 @@ class RiverDetector:
         """See `OnlineModel.release`."""
         del self._live[row]
 
-    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
+    def generate(
+        self,
+        slab: Slab,
+        row: int,
+        learner: Learner,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
         """River's detectors have no distribution to draw from. Raises `InputError`."""
         raise InputError("The model river only detects; generate with stream_ae or rvae.")
 

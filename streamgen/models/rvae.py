@@ -31,12 +31,12 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import averaging, axes, scale, stretch
 from streamgen.models.axes import Axes, Float32s
-from streamgen.models.free_run import drawn, expected, following, free_run, warm
+from streamgen.models.free_run import drawn, drawn_given, expected, following, free_run, warm
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import KINDS, Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
 from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import Scale
@@ -80,7 +80,7 @@ class RVAE:
     """The online learner: scores a record, moves the window, learns at the window's end."""
 
     name = "rvae"
-    generates = True
+    kinds: tuple[Kind, ...] = KINDS
     surprises = 3  # after the records before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -125,7 +125,13 @@ class RVAE:
         )
 
     def run(
-        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+        self,
+        slab: Slab,
+        row_N: Ints,
+        value_ND: Floats,
+        ticks: Ticks,
+        learners: Sequence[Learner],
+        learn: bool = True,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -138,10 +144,13 @@ class RVAE:
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
-                stretch.observe(slab, row, gradient_D)
+                if learn:
+                    stretch.observe(slab, row, gradient_D)
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
-                self._learn(slab, row, learners[row], scores)
+                slab.host("window_new")[row] = 0
+                if learn:
+                    self._learn(slab, row, learners[row], scores)
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -153,13 +162,38 @@ class RVAE:
     def release(self, slab: Slab, row: int) -> None:
         """All state is in the row."""
 
-    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] samples that go on from the learner's last records, in input units.
+    def generate(
+        self,
+        slab: Slab,
+        row: int,
+        learner: Learner,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
+        """See `OnlineModel.generate`."""
+        check_kind(self, kind)
+        nothing_TD = np.full((length, self.shape.D), np.nan)
+        if kind == "prior":
+            return self.sample(slab, row, learner, length, count, seed, ahead=True)
+        if kind == "impute":
+            return self.impute(slab, row, nothing_TD if given_TD is None else given_TD)[None]
+        fixed_TD = given_TD if given_TD is not None and kind == "what-if" else nothing_TD
+        return self._go_on(slab, row, learner, fixed_TD, count, seed)
 
-        A quarter of a window at a time: z is drawn given the records before, with the same noise for all of a
-        sequence, the decoder is led through them, and goes on by itself. So it never runs for longer than it
-        was trained to. Time goes on at the key's usual step.
+    def _go_on(
+        self, slab: Slab, row: int, learner: Learner, fixed_TD: Floats, count: int, seed: int
+    ) -> Floats:
+        """[count, T, D] samples that go on from the learner's last records, in input units.
+
+        A quarter of a window at a time: z is drawn given the records before and what is fixed of those to
+        come, with the same noise for all of a sequence, the decoder is led through them, and goes on by
+        itself. So it never runs for longer than it was trained to. Each record is drawn given what is fixed
+        of it. Time goes on at the key's usual step.
         """
+        length = len(fixed_TD)
         noise = self._noise(slab, row, learner, f"generate.{seed}")
         network, now = self._averaged(slab, row)
         eps_BZ = noise.standard_normal((count, self.shape.Z)).astype(np.float32)
@@ -173,24 +207,32 @@ class RVAE:
                 new_BTC = np.tile(future_TC[t : t + ahead], (count, 1, 1))
                 past = slice(-(self.T - new_BTC.shape[1]), None)
                 parts = value_BTD[:, past], seen_BTD[:, past], time_BTC[:, past]
-                input_BTI = self._tensor(now.window(*_hidden(parts, new_BTC)))
+                fixed_SD = fixed_TD[t : t + ahead]
+                input_BTI = self._tensor(now.window(*_hidden(parts, new_BTC, fixed_SD)))
                 mean_BZ, log_scale_BZ = network.encode(input_BTI)
                 z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
                 before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0][:, -1])
-                new_BTD = free_run(network, now, z_BZ, before, new_BTC, drawn(noise))
+                choose = drawn(noise) if np.isnan(fixed_SD).all() else drawn_given(noise, fixed_SD)
+                new_BTD = free_run(network, now, z_BZ, before, new_BTC, choose)
                 value_BTD = np.concatenate([value_BTD, new_BTD], axis=1)
                 seen_BTD = np.concatenate([seen_BTD, np.ones(new_BTD.shape, dtype=np.bool_)], axis=1)
                 time_BTC = np.concatenate([time_BTC, new_BTC.astype(np.float32)], axis=1)
-        return value_BTD[:, fill:]
+        drawn_BTD = value_BTD[:, fill:]
+        # Out of the units of steps and back a fixed value has lost its last bits.
+        return np.where(np.isnan(fixed_TD), drawn_BTD, fixed_TD)
 
-    def sample(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] windows as the stream had them at any time, in input units: z ~ N(0, I), and the
-        first record's time is uniform in the last week, or in the stream where that is shorter."""
+    def sample(
+        self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int, ahead: bool = False
+    ) -> Floats:
+        """[count, length, D] windows as the stream has them, in input units: z ~ N(0, I), and the first
+        record's time is uniform in the last week, or in the stream where that is shorter, or (`ahead`) the
+        next record's."""
         noise = self._noise(slab, row, learner, f"sample.{seed}")
         network, now = self._averaged(slab, row)
         gap, gaps = float(slab.host("clock_gap")[row]), int(slab.host("clock_gaps")[row])
         back_B1 = noise.random((count, 1)) * min(gaps, _WEEK_MS / max(gap, 1.0))
-        time_BTC = self._times(slab, row, (np.arange(length) - np.floor(back_B1)).ravel())
+        first_B1 = np.ones_like(back_B1) if ahead else -np.floor(back_B1)
+        time_BTC = self._times(slab, row, (np.arange(length) + first_B1).ravel())
         z_BZ = self._tensor(noise.standard_normal((count, self.shape.Z)).astype(np.float32))
         with torch.inference_mode():
             return free_run(network, now, z_BZ, None, time_BTC.reshape(count, length, -1), drawn(noise))
@@ -271,7 +313,6 @@ class RVAE:
 
     def _learn(self, slab: Slab, row: int, learner: Learner, scores: Scores) -> None:
         """The updates that a complete window brings."""
-        slab.host("window_new")[row] = 0
         self._reservoir.keep(slab, row, learner)
         for _ in range(self.updates):
             began = perf_counter()
@@ -353,16 +394,22 @@ class RVAE:
         return torch.from_numpy(array).to(self.device)
 
 
-def _hidden(known_BT: Raw, new_BSC: Floats | Float32s) -> Raw:
-    """Windows with S records more, of which only the time is known."""
+def _hidden(known_BT: Raw, new_BSC: Floats | Float32s, fixed_SD: Floats | None = None) -> Raw:
+    """Windows with S records more, of which only the time is known, and the values that are fixed."""
     value_BTD, seen_BTD, time_BTC = known_BT
     S = new_BSC.shape[1]
     value_BSD = np.repeat(value_BTD[:, -1:], S, axis=1)
-    unseen_BSD = np.zeros((len(value_BTD), S, value_BTD.shape[2]), dtype=np.bool_)
+    seen_BSD = np.zeros((len(value_BTD), S, value_BTD.shape[2]), dtype=np.bool_)
     if not value_BTD.shape[1]:
-        value_BSD = np.full(unseen_BSD.shape, np.nan)
+        value_BSD = np.full(seen_BSD.shape, np.nan)
+    if fixed_SD is not None:
+        # Where a value is missing the record has the last one that came.
+        last_SD = np.maximum.accumulate(np.where(np.isnan(fixed_SD), -1, np.arange(S)[:, None]), axis=0)
+        held_SD = np.take_along_axis(fixed_SD, np.maximum(last_SD, 0), 0)
+        value_BSD = np.where(last_SD < 0, value_BSD, held_SD)
+        seen_BSD = seen_BSD | ~np.isnan(fixed_SD)
     return (
         np.concatenate([value_BTD, value_BSD], axis=1),
-        np.concatenate([seen_BTD, unseen_BSD], axis=1),
+        np.concatenate([seen_BTD, seen_BSD], axis=1),
         np.concatenate([time_BTC, new_BSC], axis=1, dtype=np.float32),
     )

@@ -43,7 +43,7 @@ from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.flat import flat_size, flat_views
 from streamgen.models.noise import generator
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
@@ -166,7 +166,7 @@ class StreamAE:
     """The online learner: scores a record, encodes it, moves the state, learns at the window's end."""
 
     name = "stream_ae"
-    generates = True
+    kinds: tuple[Kind, ...] = ("continue", "prior")
     surprises = 3  # after the record before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -214,7 +214,13 @@ class StreamAE:
         slab.tensor("weights_P")[row] = drawn_P.to(self.device)
 
     def run(
-        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+        self,
+        slab: Slab,
+        row_N: Ints,
+        value_ND: Floats,
+        ticks: Ticks,
+        learners: Sequence[Learner],
+        learn: bool = True,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -228,7 +234,9 @@ class StreamAE:
                 if ticks.late_N[n]:
                     continue
                 complete = self._advance(slab, row, value_ND[n], record)
-            if complete:
+            if complete and not learn:
+                self._slide(slab, row)
+            elif complete:
                 began = perf_counter()
                 loss = self._learn(slab, row)
                 if loss is None:
@@ -247,20 +255,36 @@ class StreamAE:
     def release(self, slab: Slab, row: int) -> None:
         """The kept views are of the row's memory, whosever learner is in it."""
 
-    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] samples that go on from the carried state, in input units.
+    def generate(
+        self,
+        slab: Slab,
+        row: int,
+        learner: Learner,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
+        """[count, length, D] samples that go on from the carried state or, of the kind prior, from the state
+        before any record, at the mean, in input units.
 
         Each step draws z, ε and the shared χ² of the Student-t from a generator keyed by the learner, its
         updates and `seed`. Time goes on at the key's usual step.
         """
         D, K, dof = self.shape.D, self.shape.K, self.settings.dof
+        check_kind(self, kind)
         updates = int(slab.host("updates")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
+        what = "generate" if kind == "continue" else kind
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
         now, w = Scale.of(slab, row), self.weights(slab, row)
         delta_D = now.delta()
         last_BD = np.tile(np.where(now.count_D > 0, now.last_D, now.mean_D), (count, 1))
         hidden_BH = slab.tensor("hidden_1H")[row].repeat(count, 1)
         skip_B2D = slab.tensor("skip_12D")[row].repeat(count, 1)
+        if kind == "prior":
+            last_BD = np.tile(now.mean_D, (count, 1))
+            hidden_BH, skip_B2D = torch.zeros_like(hidden_BH), torch.zeros_like(skip_B2D)
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         ahead_T = np.arange(1, length + 1) * gap
         time_TC = time_features(
@@ -374,12 +398,16 @@ class StreamAE:
         """One update on the complete window; None when it was skipped as not finite."""
         loss, gradient_P = self.loss_and_gradient(slab, row)
         done = math.isfinite(loss) and self._optimiser.step(slab, row, gradient_P)
+        self._slide(slab, row)
+        return loss if done else None
+
+    def _slide(self, slab: Slab, row: int) -> None:
+        """The complete window goes on by its stride."""
         keep = self.T - self.stride
         for name in self._WINDOW:
             window = slab.tensor(name)[row]
             window[:keep] = window[self.stride :].clone()
         slab.host("window_fill")[row] = keep
-        return loss if done else None
 
     _WINDOW = ("window_hidden_TH", "window_skip_T2D", "window_input_TI", "window_target_TD", "window_seen_TD")
 

@@ -35,7 +35,7 @@ from streamgen.models.initial import initial
 from streamgen.models.judged import judged
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser
 from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import RECENT, Scale
@@ -50,7 +50,7 @@ class StreamAEFull:
     """The online learner: scores a record, moves the state, learns every stride."""
 
     name = "stream_ae"
-    generates = True
+    kinds: tuple[Kind, ...] = ("continue", "prior")
     surprises = 3  # after the record before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -99,7 +99,13 @@ class StreamAEFull:
         slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = weights_P
 
     def run(
-        self, slab: Slab, row_N: Ints, value_ND: Floats, ticks: Ticks, learners: Sequence[Learner]
+        self,
+        slab: Slab,
+        row_N: Ints,
+        value_ND: Floats,
+        ticks: Ticks,
+        learners: Sequence[Learner],
+        learn: bool = True,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -113,11 +119,15 @@ class StreamAEFull:
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 if ticks.late_N[n]:
                     continue
-                stretch.observe(slab, row, gradient_D)
+                if learn:
+                    stretch.observe(slab, row, gradient_D)
+                    fan.observe(slab, row, value_ND[n], ~np.isnan(value_ND[n]))
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
-                self._learn(slab, row, learners[row], scores)
-            if fan.due(slab, row):
+                slab.host("window_new")[row] = 0
+                if learn:
+                    self._learn(slab, row, learners[row], scores)
+            if learn and fan.due(slab, row):
                 self._forecast(slab, row, learners[row])
         return scores
 
@@ -130,13 +140,25 @@ class StreamAEFull:
     def release(self, slab: Slab, row: int) -> None:
         """All state is in the row."""
 
-    def generate(self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int) -> Floats:
-        """[count, length, D] samples that go on from the carried state, in input units: each step draws a
-        component and its Student-t, and is the record before the next. Time goes on at the key's usual
-        step."""
+    def generate(
+        self,
+        slab: Slab,
+        row: int,
+        learner: Learner,
+        length: int,
+        count: int,
+        seed: int,
+        kind: Kind = "continue",
+        given_TD: Floats | None = None,
+    ) -> Floats:
+        """[count, length, D] samples that go on from the carried state or, of the kind prior, from the state
+        before any record, at the mean, in input units: each step draws a component and its Student-t, and is
+        the record before the next. Time goes on at the key's usual step."""
+        check_kind(self, kind)
         updates = int(slab.host("updates")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.generate.{seed}", updates)
-        return self._ahead(slab, row, noise, length, count)
+        what = "generate" if kind == "continue" else kind
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
+        return self._ahead(slab, row, noise, length, count, afresh=kind == "prior")
 
     def _forecast(self, slab: Slab, row: int, learner: Learner) -> None:
         """Forecasts of the next T records, by which the fan is corrected when they are there."""
@@ -147,7 +169,15 @@ class StreamAEFull:
             drawn_BTD = self._ahead(slab, row, noise, self.T, fan.DRAWS)
         fan.begin(slab, row, drawn_BTD, noise)
 
-    def _ahead(self, slab: Slab, row: int, noise: np.random.Generator, length: int, count: int) -> Floats:
+    def _ahead(
+        self,
+        slab: Slab,
+        row: int,
+        noise: np.random.Generator,
+        length: int,
+        count: int,
+        afresh: bool = False,
+    ) -> Floats:
         now = Axes.of(slab, row, self.settings.normalisation)
         stretch_D = slab.host("stretch_D")[row]
         averaged_P = slab.tensor("average_P")[row]
@@ -163,6 +193,9 @@ class StreamAEFull:
         with torch.inference_mode():
             network = self._network(averaged_P, now)
             state_BH = self._states(slab, row, network, now)[-1:].repeat(count, 1)
+            if afresh:
+                value_BD, swing_BD = (np.tile(one_D, (count, 1)) for one_D in (now.mean_D, now.delta_D))
+                state_BH, input_BI = torch.zeros_like(state_BH), torch.zeros_like(input_BI)
             for t in range(length):
                 network = self._network(averaged_P, now, stretch_D + fan.widening(slab, row, t + 1))
                 time_BC = np.tile(time_TC[t].astype(np.float32), (count, 1))
@@ -189,7 +222,6 @@ class StreamAEFull:
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes, window and state over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
-        fan.observe(slab, row, value_D, there_D)
         before_D = Scale.of(slab, row).last_D.copy()
         axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
@@ -212,7 +244,6 @@ class StreamAEFull:
 
     def _learn(self, slab: Slab, row: int, learner: Learner, scores: Scores) -> None:
         """The updates that a complete window brings."""
-        slab.host("window_new")[row] = 0
         self._reservoir.keep(slab, row, learner)
         for _ in range(self.settings.updates):
             began = perf_counter()

@@ -64,6 +64,10 @@ class FileStore:
                 found.append(TopicPartition(task["topic"], int(task["partition"])))
         return sorted(found)
 
+    def version(self, source: TopicPartition) -> str | None:
+        """File of the newest checkpoint; None when there is none. Raises `StateError`, `RetryError`."""
+        return next(iter(_newest_first(self._folder.inside(str(source)))), None)
+
     def peek(self, source: TopicPartition) -> Checkpoint | None:
         """The newest whole checkpoint; None when there is none. Raises as `FileTaskStore.read` does."""
         found = _newest(self._folder.inside(str(source)), source)

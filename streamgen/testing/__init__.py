@@ -13,8 +13,10 @@ Nothing here waits, and nothing depends on the clock: the same calls give the sa
 
 from streamgen.testing.log import LogRecord, MemoryLog, MemoryPins
 from streamgen.testing.store import Inline, MemoryStore
+from streamgen.testing.tail import MemoryTail
 from streamgen.testing.transport import Crash, Fault, MemoryTransport
 
 __all__ = [
-    "Crash", "Fault", "Inline", "LogRecord", "MemoryLog", "MemoryPins", "MemoryStore", "MemoryTransport",
+    "Crash", "Fault", "Inline", "LogRecord", "MemoryLog", "MemoryPins", "MemoryStore", "MemoryTail",
+    "MemoryTransport",
 ]  # fmt: skip

@@ -53,6 +53,10 @@ class MemoryStore:
     def sources(self) -> list[TopicPartition]:
         return sorted(source for source, kept in self._kept.items() if kept.manifest is not None)
 
+    def version(self, source: TopicPartition) -> str | None:
+        kept = self._kept.get(source, _Kept())
+        return None if kept.manifest is None else kept.manifest.decode()
+
     def peek(self, source: TopicPartition) -> Checkpoint | None:
         kept = self._kept.get(source, _Kept())
         if kept.manifest is None:

@@ -206,7 +206,7 @@ class MemoryTransport:
                 self._position[source] = taken[-1].offset + 1 if taken else position
             left -= len(taken)
             if taken:
-                batches.append(_raw_batch(source, taken))
+                batches.append(raw_batch(source, taken))
         return batches
 
     def _raise_if_void(self) -> None:
@@ -232,7 +232,7 @@ class MemoryTransport:
             raise StopError("The transport is closed.")
 
 
-def _raw_batch(source: TopicPartition, records: list[LogRecord]) -> RawBatch:
+def raw_batch(source: TopicPartition, records: list[LogRecord]) -> RawBatch:
     return RawBatch(
         source,
         np.array([record.offset for record in records], np.int64),

@@ -1,5 +1,6 @@
 """The suite that every registered model passes: it finds them in the registry."""
 
+from collections.abc import Mapping
 from typing import get_args
 
 import numpy as np
@@ -8,7 +9,11 @@ import torch
 
 from streamgen import models
 from streamgen.config import InputConfig
+from streamgen.errors import InputError
+from streamgen.learners.calibration import Calibration
+from streamgen.learners.episodes import Episodes
 from streamgen.learners.task import Results, Task
+from streamgen.models.online import KINDS, Kind
 from streamgen.records import Columns, Floats, TopicPartition
 
 N, D = 700, 2
@@ -193,11 +198,9 @@ def test_the_seed_and_the_key_name_the_noise(name: str) -> None:
 
 
 def test_generation_or_a_word_that_it_cannot(name: str) -> None:
-    from streamgen.errors import InputError
-
     learner = task(name)
     learner.process(columns(stream()))
-    if not learner.model.generates:
+    if not learner.model.kinds:
         with pytest.raises(InputError, match="stream_ae"):
             learner.generate("k", 5, 2, 0)
         return
@@ -219,3 +222,63 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
     moved = task(name)
     moved.restore(gpu.snapshot(200).facts, gpu.learners())
     assert np.isfinite(moved.process(columns(stream()[200:], first=200)).scores.surprise_NS).all()
+
+
+UPDATED = ("weights_P", "first_P", "second_P", "average_P", "updates", "draws", "mass_RV2", "windows")
+
+
+def carried(state: Mapping[str, np.ndarray], judged: set[str]) -> dict[str, bytes]:
+    """What moves from record to record, without what is learned and what only judges scores."""
+    return {
+        field: values.tobytes()
+        for field, values in state.items()
+        if field not in UPDATED and field not in judged and not field.startswith("kept_")
+    }
+
+
+@pytest.mark.parametrize("size", [1, 7, 150])
+def test_following_moves_what_is_carried_as_scoring_does_and_learns_nothing(name: str, size: int) -> None:
+    """A learner whose updates are of size nothing moves as one that only follows."""
+    model = {"name": name, **SMALL[name]} | ({} if name == "river" else {"learning_rate": 1e-300})
+    still = Task(TopicPartition("t", 0), InputConfig(topic="t", model=model), ("a", "b"), 0, "cpu")
+    followed, learner = task(name), task(name)
+    learner.process(columns(stream()[:300]))
+    for other in (still, followed):
+        other.restore(learner.snapshot(300).facts, learner.learners())
+    before = learner.learners()["k"]
+    tail_ND = stream()[300:450]
+    tail_ND[20:25, 0] = np.nan
+    still.process(columns(tail_ND, first=300))
+    for n in range(0, 150, size):
+        followed.follow(columns(tail_ND[n : n + size], first=300 + n))
+    after = followed.learners()["k"]
+    for field in UPDATED:
+        if field in before:
+            assert after[field].tobytes() == before[field].tobytes(), field
+    fields = {*Calibration(followed.model.surprises).fields(), *Episodes.fields(D)}
+    assert carried(after, fields) == carried(still.learners()["k"], fields)
+    assert carried(after, fields) != carried(before, fields)
+    assert {field: after[field].tobytes() for field in fields} == {f: before[f].tobytes() for f in fields}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_is_given_or_refused_by_name(name: str, kind: Kind) -> None:
+    learner = task(name)
+    learner.process(columns(stream()[:300]))
+    given_TD = np.full((6, D), np.nan)
+    given_TD[:, 1] = 0.25
+    if kind not in learner.model.kinds:
+        with pytest.raises(InputError, match=rf"{name} "):
+            learner.generate("k", 6, 1, 0, kind, given_TD)
+        return
+    known_TD = given_TD if kind in ("impute", "what-if") else None
+    before = learner.learners()["k"]
+    drawn = [learner.generate("k", 6, 1, seed, kind, known_TD) for seed in (3, 3, 4)]
+    assert drawn[0].shape == (1, 6, D)
+    assert np.isfinite(drawn[0]).all()
+    assert drawn[0].tobytes() == drawn[1].tobytes()
+    assert (drawn[0].tobytes() == drawn[2].tobytes()) == (kind == "impute")
+    if known_TD is not None:
+        assert (drawn[0][..., 1] == 0.25).all()
+    after = learner.learners()["k"]
+    assert all(before[field].tobytes() == after[field].tobytes() for field in before)

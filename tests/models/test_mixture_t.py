@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logsumexp
-from scipy.stats import multivariate_t
+from scipy.stats import kstest, multivariate_t
 from scipy.stats import t as student
 
 from streamgen.models.mixture_t import MixtureT, Quantiles
@@ -168,3 +168,33 @@ def test_what_the_stretch_learns_is_the_derivative_of_the_nll() -> None:
     all_N1 = each_ND.sum(1, keepdim=True) / seen_ND.sum(1, keepdim=True)
     whole_N1 = seen_ND.all(1, keepdim=True)
     torch.testing.assert_close(gradient_ND, torch.where(whole_N1, each_ND, all_N1), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("given", [[0.8, np.nan], [np.nan, -1.5], [np.nan, np.nan]])
+def test_what_is_drawn_beside_what_is_given_has_the_conditional_distribution(given: list[float]) -> None:
+    """Against SciPy's joint density on a grid, cut where it is given and made to integrate to one."""
+    count = 4000
+    one = made(D=2, N=1)
+    p = MixtureT(*(part.expand(count, *part.shape[1:]) for part in (one.log_weight_NK, one.mean_NKD)),
+                 one.log_scale_NKD.expand(count, K, 2), one.factor_DD, DOF)  # fmt: skip
+    y_ND = torch.from_numpy(np.tile(np.nan_to_num(given), (count, 1)))
+    seen_ND = torch.from_numpy(np.tile(~np.isnan(given), (count, 1)))
+    drawn_ND = p.draw_given(np.random.default_rng(0), y_ND, seen_ND).numpy()
+    for d in range(2):
+        if not np.isnan(given[d]):
+            assert (drawn_ND[:, d] == given[d]).all()
+    d = int(np.isnan(given).argmax())
+    grid_G = np.linspace(-60, 60, 24_001)
+    density_G = np.zeros_like(grid_G)
+    for k in range(K):
+        m_D, S_DD = component(one, 0, k)
+        weight = float(torch.exp(one.log_weight_NK[0, k]))
+        if np.isnan(given).all():
+            density_G += weight * multivariate_t(m_D[d], S_DD[d, d], df=DOF).pdf(grid_G)
+            continue
+        point_GD = np.tile(np.nan_to_num(given), (len(grid_G), 1))
+        point_GD[:, d] = grid_G
+        density_G += weight * multivariate_t(m_D, S_DD, df=DOF).pdf(point_GD)
+    cdf_G = np.cumsum(density_G) / density_G.sum()
+    uniform = np.interp(drawn_ND[:, d], grid_G, cdf_G)
+    assert kstest(uniform, "uniform").pvalue > 0.01

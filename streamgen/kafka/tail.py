@@ -1,0 +1,121 @@
+"""Reads partitions on as they grow, as nobody's member: no group, no commit, no claim."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from kafka import KafkaConsumer, errors
+from kafka.structs import TopicPartition as ClientPartition
+
+from streamgen.config import KafkaConfig
+from streamgen.errors import BrokerUnavailable
+from streamgen.kafka import fastpath
+from streamgen.kafka.client import client_settings, translated
+from streamgen.records import RawBatch, TopicPartition
+
+ANSWER_TIMEOUT_MS = 30_000
+
+
+class Tail(Protocol):
+    """What is new in some partitions, for a read_committed reader."""
+
+    def begin(self, source: TopicPartition, offset: int) -> None:
+        """Read a partition from `offset` on, or from its first record where that is gone."""
+
+    def stop(self, source: TopicPartition) -> None:
+        """Read a partition no more."""
+
+    def poll(self, timeout_s: float = 0.0) -> list[RawBatch]:
+        """What came, in offset order within each partition. Raises `BrokerUnavailable`."""
+
+    def position(self, source: TopicPartition) -> int:
+        """The next offset that `poll` will look at; what lies before it was given, or never will be."""
+
+    def end(self, source: TopicPartition) -> int:
+        """The partition's end as it is now. Raises `BrokerUnavailable`."""
+
+    def topic_id(self, topic: str) -> str:
+        """See `Transport.topic_id`."""
+
+    def close(self) -> None:
+        """Read no more."""
+
+
+class KafkaTail:
+    """`Tail` with kafka-python."""
+
+    def __init__(self, kafka: KafkaConfig) -> None:
+        with translated(f"connecting to {kafka.bootstrap_servers}"):
+            self._consumer = KafkaConsumer(
+                **client_settings(kafka),
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                metadata_max_age_ms=5_000,
+                metrics_enabled=False,
+                max_poll_records=2000,
+            )
+        if fastpath.check() is None:
+            fastpath.read_columns(self._consumer)
+
+    def begin(self, source: TopicPartition, offset: int) -> None:
+        with translated(f"reading {source}"):
+            partition = ClientPartition(*source)
+            # Assigning anew drops no position of the others.
+            self._consumer.assign([*(self._consumer.assignment() - {partition}), partition])
+            first = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
+            self._consumer.seek(partition, max(offset, first))
+
+    def stop(self, source: TopicPartition) -> None:
+        self._consumer.assign(list(self._consumer.assignment() - {ClientPartition(*source)}))
+
+    def poll(self, timeout_s: float = 0.0) -> list[RawBatch]:
+        if not self._consumer.assignment():
+            return []
+        with translated("reading the inputs"):
+            try:
+                polled = self._consumer.poll(timeout_ms=max(int(timeout_s * 1000), 1))
+            except errors.OffsetOutOfRangeError as error:
+                self._begin_again(error.args[0])
+                return []
+        return [_raw_batch(TopicPartition(*theirs), records) for theirs, records in polled.items() if records]
+
+    def position(self, source: TopicPartition) -> int:
+        with translated(f"reading {source}"):
+            position: int = self._consumer.position(ClientPartition(*source))
+        return position
+
+    def end(self, source: TopicPartition) -> int:
+        partition = ClientPartition(*source)
+        with translated(f"looking for the end of {source}"):
+            end: int = self._consumer.end_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
+        return end
+
+    def topic_id(self, topic: str) -> str:
+        with translated(f"looking for the topic {topic}"):
+            if not self._consumer.partitions_for_topic(topic):
+                raise BrokerUnavailable(f"The brokers do not know the topic {topic} now.")
+        return fastpath.topic_id(self._consumer, topic)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _begin_again(self, positions: dict[Any, int]) -> None:
+        """Retention was faster than this reader."""
+        first = self._consumer.beginning_offsets(list(positions), timeout_ms=ANSWER_TIMEOUT_MS)
+        for partition in positions:
+            self._consumer.seek(partition, first[partition])
+
+
+def _raw_batch(source: TopicPartition, records: Any) -> RawBatch:
+    columns = fastpath.columns(records)
+    return RawBatch(
+        source,
+        np.array(columns.offset, np.int64),
+        np.array(columns.timestamp, np.int64),
+        columns.key,
+        columns.value,
+        columns.headers,
+    )

@@ -1,0 +1,138 @@
+"""Answers to requests, as records: sequences in the input's own schema, and dead letters.
+
+Shapes: S sequences of T records, D features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+import torch
+
+from streamgen.config import InputConfig
+from streamgen.encode import iso
+from streamgen.errors import StreamgenError
+from streamgen.formats import FORMATS
+from streamgen.formats.eventtime import LATEST_MS
+from streamgen.learners.task import Task
+from streamgen.publishing.following import Followed
+from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, given
+from streamgen.records import Floats, Headers, OutputBatch, RawBatch, TopicPartition
+
+log = structlog.get_logger()
+
+TYPE = b"dev.streamgen.generated.v1"  # CloudEvents
+_OF_THE_MACHINE = ("CUDA", "DefaultCPUAllocator", "can't allocate memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Sequences, and when the state that they come from was stored (seconds since 1970)."""
+
+    batch: OutputBatch
+    sequences: int
+    written: float
+
+
+def answer(
+    application_id: str,
+    config: InputConfig,
+    followed: Followed,
+    request: Request,
+    key: str | None,
+    seed: int,
+    id: str | None,
+) -> Answer:
+    """The sequences that `request` asks for, of the key's learner as it is at the partition's end.
+
+    A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
+    """
+    task, checkpoint = followed.learner(key)
+    kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
+    if kind not in task.model.kinds:
+        can = ", ".join(task.model.kinds) or "none: it only detects"
+        raise Refused(
+            Refusal.UNSUPPORTED,
+            f"the model {task.model.name} gives no {kind} sequences, but {can}",
+        )
+    given_TD = given(request, task.config.format, task.features)
+    standing, notation = task.standing(key), followed.notation
+    first = 1 - request.records if kind == "impute" else 1
+    times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
+    if times[-1] >= LATEST_MS or times[0] < 0:
+        raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
+    drawn_STD = _drawn(task, request, key, seed, given_TD)
+    kafka_key, whole_D = notation.kafka_key(key), standing.whole_D
+    if given_TD is not None:
+        # What is given may be something that the feature never was.
+        whole_D = whole_D & (np.isnan(given_TD) | (np.round(given_TD) == given_TD)).all(0)
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_source", f"/streamgen/{application_id}/{source.topic}/{source.partition}".encode()),
+        ("ce_type", TYPE),
+        ("content-type", b"application/json" if FORMATS[config.format].named else b"text/plain"),
+        ("streamgen_generated", b"true"),
+        ("streamgen_kind", kind.encode()),
+        ("streamgen_model", task.model.name.encode()),
+        ("streamgen_step", b"%d" % standing.step),
+        ("streamgen_count", b"%d" % len(drawn_STD)),
+        ("streamgen_length", b"%d" % len(times)),
+        ("streamgen_seed", b"%d" % seed),
+        ("streamgen_state_offset", b"%d" % manifest.offset),
+        ("streamgen_from_offset", b"%d" % followed.next_offset),
+    ]
+    if id is not None:
+        headers.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
+    place = f"{application_id}/{source.topic}/{source.partition}/{followed.next_offset}"
+    name = f"{place}/generated/{manifest.offset}/{request.digest}/{seed}/{id or ''}"
+    batch = OutputBatch(TopicPartition(config.generated_topic, source.partition), [], [], [], [])
+    named = list(zip(times, iso(np.array(times)), strict=True))
+    for s, drawn_TD in enumerate(drawn_STD):
+        for t, (time_ms, time) in enumerate(named):
+            batch.timestamp.append(notation.kafka_time(time_ms))
+            batch.key.append(kafka_key)
+            batch.value.append(notation.write(key, time_ms, drawn_TD[t], whole_D))
+            batch.headers.append(
+                [
+                    *headers,
+                    ("ce_id", f"{name}/{s}/{t}".encode("utf-8", "replace")),
+                    ("ce_time", time.encode()),
+                    ("streamgen_sequence", b"%d" % s),
+                    ("streamgen_record", b"%d" % t),
+                ]
+            )
+    return Answer(batch, len(drawn_STD), manifest.written)
+
+
+def _drawn(task: Task, request: Request, key: str | None, seed: int, given_TD: Floats | None) -> Floats:
+    try:
+        drawn_STD = task.generate(key, request.records, request.count, seed, request.checked_kind, given_TD)
+    except (StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        # Torch has no type of its own for these.
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_THE_MACHINE):
+            raise
+        log.exception("a request failed", source=str(task.source))
+        raise Refused(Refusal.FAILED, f"the model failed: {type(error).__name__}: {error}"[:1000]) from error
+    if not np.isfinite(drawn_STD).all():
+        raise Refused(Refusal.FAILED, "the model gave values that are not finite")
+    return drawn_STD
+
+
+def dead_letter(raw: RawBatch, n: int, target: TopicPartition, refused: Refused) -> OutputBatch:
+    """A request as it came, and why it is not answered in headers named as by KIP-1034."""
+    id = correlation_id(raw.value[n])
+    why: Headers = [
+        ("__streams.errors.exception", str(refused.reason).encode()),
+        ("__streams.errors.message", refused.detail.encode("utf-8", "replace")),
+        ("__streams.errors.topic", raw.source.topic.encode()),
+        ("__streams.errors.partition", b"%d" % raw.source.partition),
+        ("__streams.errors.offset", b"%d" % int(raw.offset_N[n])),
+    ]
+    if id is not None:
+        why.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
+    timestamp = max(int(raw.timestamp_N[n]), 0)
+    return OutputBatch(target, [timestamp], [raw.key[n]], [raw.value[n]], [[*raw.headers[n], *why]])

@@ -1,0 +1,179 @@
+"""A learner of another process, as it would be now: its checkpoint, led through what the topic got since.
+
+Nothing is learned on the way: weights are the checkpoint's, carried state, clock and bounds are those of the
+partition's end. Only the learners that are asked for are led, each by its own key's records.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import structlog
+
+from streamgen.config import InputConfig
+from streamgen.formats.decode import Decoder
+from streamgen.kafka.tail import Tail
+from streamgen.learners.results import chosen
+from streamgen.learners.task import Task
+from streamgen.publishing.notation import LOOKBACK, Notation
+from streamgen.publishing.requests import Refusal, Refused
+from streamgen.records import Columns, RawBatch, TopicPartition
+from streamgen.state.checkpoint import Checkpoint
+
+log = structlog.get_logger()
+
+MOST_BEHIND = 200_000  # records between a checkpoint and the end: to hold, and to lead a learner through
+MOST_LED = 64  # learners that are kept where they were led to
+
+
+@dataclass(slots=True)
+class _Led:
+    """A learner on its way; `next_offset` is of the next record that it has not seen."""
+
+    task: Task
+    next_offset: int
+
+
+class Followed:
+    """One partition of an input: `take` its checkpoints, `feed` it the tail, ask for a `learner`."""
+
+    def __init__(self, source: TopicPartition, tail: Tail, device: str) -> None:
+        self.source, self._tail, self._device = source, tail, device
+        self.checkpoint: Checkpoint | None = None
+        self.notation: Notation
+        self._decoder: Decoder
+        self._config: InputConfig
+        self._since: list[Columns] = []  # the records from the checkpoint's offset on
+        self._count = 0
+        self._led: OrderedDict[str | None, _Led] = OrderedDict()
+        self._next_offset: int | None = None  # that the tail gives; None: it is not read
+
+    @property
+    def next_offset(self) -> int:
+        """The end of what was read."""
+        assert self._next_offset is not None
+        return self._next_offset
+
+    def take(self, checkpoint: Checkpoint | None) -> None:
+        """The newest checkpoint, None: there is none any more. The same one again changes nothing."""
+        if checkpoint is self.checkpoint:
+            return
+        before, self.checkpoint = self.checkpoint, checkpoint
+        self._led.clear()
+        if checkpoint is None:
+            self._stop()
+            return
+        manifest = checkpoint.manifest
+        goes_on = (
+            before is not None
+            and self._next_offset is not None
+            and before.manifest.offset <= manifest.offset <= self._next_offset
+            and before.manifest.fingerprint == manifest.fingerprint
+            and before.manifest.topic_id == manifest.topic_id
+        )
+        if goes_on:
+            kept = [_from(columns, manifest.offset) for columns in self._since]
+            self._since = [columns for columns in kept if len(columns)]
+            self._count = sum(map(len, self._since))
+            return
+        self._stop()
+        if manifest.topic_id not in ("", self._tail.topic_id(self.source.topic)):
+            log.warning("the state is of a topic of that name that is gone", source=str(self.source))
+            self.checkpoint = None
+            return
+        self._config = InputConfig.model_validate(manifest.input)
+        self._decoder = Decoder(self._config, manifest.features)
+        self.notation = Notation(self._config, manifest.features)
+        self._tail.begin(self.source, max(manifest.offset - LOOKBACK, 0))
+        self._next_offset = self._tail.position(self.source)
+
+    def feed(self, raw: RawBatch) -> None:
+        """What the tail gave of the partition."""
+        if self.checkpoint is None or self._next_offset is None:
+            return
+        self._next_offset = int(raw.offset_N[-1]) + 1
+        columns = self._decoder.decode(raw).columns
+        self.notation.note(raw, columns, self._next_offset)
+        columns = _from(columns, self.checkpoint.manifest.offset)
+        if len(columns):
+            self._since.append(columns)
+            self._count += len(columns)
+        if self._count > MOST_BEHIND:
+            log.warning("too much came since the last checkpoint: waiting for one", source=str(self.source))
+            self._stop()
+
+    def read_to_the_end(self) -> bool:
+        """Whether all is fed that the partition has now, as far as it is known: call `feed` with what
+        `Tail.poll` gives until it is."""
+        if self._next_offset is None:
+            return True
+        self._next_offset = max(self._next_offset, self._tail.position(self.source))  # beyond markers
+        return self._next_offset >= self._tail.end(self.source)
+
+    def learner(self, key: str | None) -> tuple[Task, Checkpoint]:
+        """A task with the key's learner, led to `next_offset`, and the checkpoint that it comes from. Raises
+        `Refused`."""
+        checkpoint = self.checkpoint
+        if checkpoint is None:
+            raise Refused(Refusal.NO_STATE, f"there is no checkpoint of {self.source} yet")
+        if self._next_offset is None:
+            raise Refused(
+                Refusal.STATE_TOO_OLD,
+                f"more than {MOST_BEHIND} records came since the checkpoint at offset "
+                f"{checkpoint.manifest.offset} of {self.source}: is its worker running?",
+            )
+        if key not in checkpoint.learners:
+            raise Refused(
+                Refusal.UNKNOWN_KEY,
+                f"there is no learner of the key {key!r} in the checkpoint at offset "
+                f"{checkpoint.manifest.offset} of {self.source}",
+            )
+        self._check_ttl(key, checkpoint)
+        led = self._led.pop(key, None) or self._restored(key, checkpoint)
+        for columns in self._since:
+            if int(columns.offset_N[-1]) < led.next_offset:
+                continue
+            here = zip(columns.key, columns.offset_N.tolist(), strict=True)
+            mine_n = [n for n, (of, offset) in enumerate(here) if of == key and offset >= led.next_offset]
+            if mine_n:
+                led.task.follow(chosen(columns, np.array(mine_n, dtype=np.int64)))
+        led.next_offset = self._next_offset
+        self._led[key] = led
+        if len(self._led) > MOST_LED:
+            self._led.popitem(last=False)
+        return led.task, checkpoint
+
+    def _restored(self, key: str | None, checkpoint: Checkpoint) -> _Led:
+        manifest = checkpoint.manifest
+        task = Task(self.source, self._config, manifest.features, manifest.seed, self._device)
+        task.restore({"stream_time": manifest.facts.get("stream_time")}, {key: checkpoint.learners[key]})
+        return _Led(task, manifest.offset)
+
+    def _check_ttl(self, key: str | None, checkpoint: Checkpoint) -> None:
+        """A key that was silent for too long is forgotten, and its next record is a new key's."""
+        ttl = self._config.key_ttl
+        if ttl is None or not self._since:
+            return
+        newest = int(checkpoint.learners[key]["clock_newest"])
+        time_N = np.concatenate([columns.timestamp_N for columns in self._since])
+        mine_N = np.array([other == key for columns in self._since for other in columns.key])
+        now_N = np.maximum.accumulate(np.maximum(time_N, checkpoint.manifest.facts.get("stream_time") or 0))
+        heard_N = np.maximum.accumulate(np.concatenate([[newest], np.where(mine_N, time_N, newest)]))
+        if (now_N - heard_N[:-1] > ttl // timedelta(milliseconds=1)).any():
+            raise Refused(
+                Refusal.UNKNOWN_KEY, f"the key {key!r} of {self.source} was silent for longer than key_ttl"
+            )
+
+    def _stop(self) -> None:
+        if self._next_offset is not None:
+            self._tail.stop(self.source)
+        self._next_offset, self._since, self._count = None, [], 0
+
+
+def _from(columns: Columns, offset: int) -> Columns:
+    """The records at `offset` and later."""
+    first = int(np.searchsorted(columns.offset_N, offset))
+    return columns if first == 0 else chosen(columns, np.arange(first, len(columns)))

@@ -1,0 +1,376 @@
+"""Publishes sequences: answers to requests exactly once, and others at a rate.
+
+One thread, and one transport, which is a member of the publishers' own group and reads the topics of
+requests. Whoever has partition n of `<input>.generate` also publishes at a rate what is of partition n of the
+input; a request may be of any key, wherever it came. State is only read.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import structlog
+
+from streamgen.config import Config, InputConfig
+from streamgen.errors import BrokerUnavailable, OutcomeUnknown, PublishAborted, ReopenError, RetryError
+from streamgen.health import Health
+from streamgen.kafka.tail import Tail
+from streamgen.kafka.transport import Transport
+from streamgen.metrics import PublisherMetrics
+from streamgen.models.online import KINDS
+from streamgen.positions import is_of
+from streamgen.publishing.answers import Answer, answer, dead_letter
+from streamgen.publishing.following import Followed
+from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, parse
+from streamgen.records import OutputBatch, RawBatch, TopicPartition
+from streamgen.state.reading import StateReader
+
+log = structlog.get_logger()
+
+POLL_RECORDS = 100  # requests that one poll brings
+MAX_QUEUED = 500  # with more requests waiting no further ones are read
+MAX_PENDING = 5_000  # records of a transaction, unless one answer has more
+IDLE_S = 0.2  # the longest wait of a poll
+TURN_S = 1.0  # of answering, after which the group is polled again
+TO_THE_END_S = 30.0  # the longest that a request waits until the input is read to its end
+BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
+OTHER = "other"  # the kind of a request that names none
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """What waits for its commit: records, and the request that they answer (None: at a rate)."""
+
+    batch: OutputBatch
+    place: tuple[TopicPartition, int] | None  # partition and offset of the request
+    topic: str
+    kind: str
+    sequences: int  # 0: it was refused
+
+
+class Publisher:
+    """Answers the requests that the group assigns to this process.
+
+    `clock` gives monotonic seconds and `wall` seconds since 1970: they decide when sequences are published at
+    a rate, and with which seed.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        transport: Transport,
+        states: StateReader,
+        tail: Tail,
+        metrics: PublisherMetrics,
+        health: Health,
+        device: str = "cpu",
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._application, self._transport, self._states, self._tail = (
+            config.application_id, transport, states, tail,
+        )  # fmt: skip
+        self._metrics, self._health, self._device = metrics, health, device
+        self._clock, self._wall, self._sleep = clock, wall, sleep
+        self._inputs = {one.topic: one for one in config.inputs}
+        self._asked_of = {one.generate_topic: one for one in config.inputs}
+        self.followed: dict[TopicPartition, Followed] = {}  # of the inputs
+        self._owned: set[TopicPartition] = set()  # partitions of the topics of requests
+        self._to_open: set[TopicPartition] = set()
+        self._queue: deque[tuple[RawBatch, int]] = deque()  # requests: a batch and a row of it
+        self._paused = False
+        self._pending: list[_Pending] = []
+        self._in_doubt = False  # a commit was sent and its answer lost
+        self._failures = 0  # publishes that failed in a row
+        self._ticks: dict[str, int] = {}  # by input: the last time that was published at its rate
+        self._at_rate: deque[tuple[TopicPartition, str | None, int]] = deque()  # source, key, seed
+        for one in config.inputs:
+            metrics.generates(one.topic, KINDS, map(str, Refusal))
+
+    def run(self, stopping: Callable[[], bool]) -> None:
+        """Turn until `stopping()`; what is answered and not committed then is answered again by the next."""
+        try:
+            while not stopping():
+                self.turn()
+        finally:
+            self._transport.close()
+            self._tail.close()
+            self._states.close()
+
+    def turn(self) -> None:
+        """One turn:
+
+        1. Take up new checkpoints, and what the inputs got since.
+        2. Poll for requests, and partitions of them that came and went. Nothing is answered before all state
+           was read once.
+        3. Answer what waits, for a while; one after the other, each from the input's end as it is then.
+        4. Generate what is due at a rate.
+        5. One transaction of all of that and the offsets of the requests.
+        """
+        self._health.turn()
+        try:
+            self._follow()
+            self._poll()
+            if self._states.ready:
+                self._open()
+                if self._in_doubt:
+                    self._ask()
+                self._answer()
+                self._generate()
+                self._commit()
+            self._tell()
+        except ReopenError as error:
+            log.warning("the claim on the requests is void; rejoining", reason=str(error))
+            self._drop(self._owned | self._to_open)
+            self._transport.forget()
+        except RetryError as error:
+            self._back_off(error)
+
+    # --- state and inputs
+
+    def _follow(self) -> None:
+        self._states.read()
+        if not self._states.ready:
+            return
+        newest = self._states.newest()
+        for source in newest.keys() - self.followed.keys():
+            self.followed[source] = Followed(source, self._tail, self._device)
+        for source, followed in self.followed.items():
+            followed.take(newest.get(source))
+        self._feed(0.0)
+
+    def _feed(self, timeout_s: float) -> None:
+        for raw in self._tail.poll(timeout_s):
+            if raw.source in self.followed:
+                self.followed[raw.source].feed(raw)
+
+    def _to_the_end(self, followed: Followed) -> None:
+        """Read the input to its end as it is now."""
+        until = self._clock() + TO_THE_END_S
+        while not followed.read_to_the_end():
+            self._feed(0.05)
+            if self._clock() > until:
+                raise BrokerUnavailable(f"{followed.source} was not readable to its end in time.")
+
+    # --- requests
+
+    def _poll(self) -> None:
+        busy = bool(self._queue or self._at_rate or not self._states.ready)
+        polled = self._transport.poll(0.0 if busy else IDLE_S, POLL_RECORDS)
+        self._drop(polled.revoked | polled.lost)
+        for raw in polled.batches:
+            if raw.source in self._owned:
+                self._queue.extend((raw, n) for n in range(len(raw)))
+        self._to_open |= polled.assigned
+        for source, first in polled.gaps.items():
+            log.warning("requests were removed before they were read", source=str(source), first=first)
+            self._transport.seek(source, first)
+        full = len(self._queue) > MAX_QUEUED
+        if full != self._paused:
+            (self._transport.pause if full else self._transport.resume)(self._owned)
+            self._paused = full
+
+    def _open(self) -> None:
+        """Go on where the group's last answer was committed, or at the first request that there is."""
+        for source in sorted(self._to_open):
+            committed = self._transport.committed([source])[source]
+            first, _ = self._transport.bounds([source])[source]
+            known = committed is not None and is_of(committed, self._transport.topic_id(source.topic))
+            self._transport.seek(source, max(committed.offset, first) if committed and known else first)
+            self._to_open.discard(source)
+            self._owned.add(source)
+            if self._paused:
+                self._transport.pause([source])
+
+    def _drop(self, gone: Iterable[TopicPartition]) -> None:
+        """Another publisher's now: what of it is not committed is answered there."""
+        gone = set(gone)
+        if not gone:
+            return
+        self._owned -= gone
+        self._to_open -= gone
+        self._queue = deque(one for one in self._queue if one[0].source not in gone)
+        self._pending = [one for one in self._pending if one.place is None or one.place[0] not in gone]
+
+    def _answer(self) -> None:
+        until = self._clock() + TURN_S
+        while self._queue and self._clock() < until and not self._full():
+            raw, n = self._queue[0]
+            self._pending.append(self._answered(raw, n))  # raises before anything is taken off
+            self._queue.popleft()
+
+    def _answered(self, raw: RawBatch, n: int) -> _Pending:
+        began, config = self._clock(), self._asked_of[raw.source.topic]
+        place = raw.source, int(raw.offset_N[n])
+        kind = OTHER
+        try:
+            request = parse(raw.value[n])
+            kind = request.kind
+            # A request without a name is known by its place, and has a seed that no other one has.
+            id = request.correlation_id or f"{raw.source}-{place[1]}"
+            seed = _seed(raw.source.partition, place[1]) if request.seed is None else request.seed
+            made = self._made(config, request, request.scope_key(raw.key[n]), seed, id)
+        except Refused as refused:
+            log.info("a request is refused", source=str(raw.source), offset=place[1], reason=refused.detail,
+                     correlation_id=correlation_id(raw.value[n]))  # fmt: skip
+            self._metrics.refused(config.topic, refused.reason)
+            target = TopicPartition(config.generate_dlq_topic, raw.source.partition)
+            pending = _Pending(dead_letter(raw, n, target, refused), place, config.topic, kind, 0)
+        else:
+            pending = _Pending(made.batch, place, config.topic, kind, made.sequences)
+        self._metrics.asked(config.topic, kind, self._clock() - began)
+        return pending
+
+    def _made(
+        self, config: InputConfig, request: Request, key: str | None, seed: int, id: str | None
+    ) -> Answer:
+        """Raises `Refused`."""
+        followed = self._holding(config, request, key)
+        self._to_the_end(followed)
+        made = answer(self._application, config, followed, request, key, seed, id)
+        assert followed.checkpoint is not None
+        behind = followed.next_offset - followed.checkpoint.manifest.offset
+        self._metrics.generated_from(followed.source, made.written, max(behind, 0))
+        return made
+
+    def _holding(self, config: InputConfig, request: Request, key: str | None) -> Followed:
+        """The partition of the input that has the key's learner. Raises `Refused`."""
+        known = [
+            one for one in self.followed.values()
+            if one.source.topic == config.topic and one.checkpoint is not None
+        ]  # fmt: skip
+        if not known:
+            raise Refused(
+                Refusal.NO_STATE,
+                f"there is no checkpoint of {config.topic} yet: its worker stores one at least every "
+                "`state.every_seconds`",
+            )
+        named = [one for one in known if request.partition in (None, one.source.partition)]
+        having = [one for one in named if one.checkpoint is not None and key in one.checkpoint.learners]
+        if len(having) > 1:
+            numbers = ", ".join(str(n) for n in sorted(one.source.partition for one in having))
+            raise Refused(
+                Refusal.AMBIGUOUS_KEY,
+                f"the key {key!r} has learners in the partitions {numbers}: name one as `partition`",
+            )
+        if not having:
+            where = "" if request.partition is None else f" of its partition {request.partition}"
+            raise Refused(
+                Refusal.UNKNOWN_KEY,
+                f"no learner of the key {key!r} is in the newest checkpoints of {config.topic}{where}"[:1000],
+            )
+        return having[0]
+
+    # --- at a rate
+
+    def _generate(self) -> None:
+        """What is due: the keys wait in line, so that requests are answered between them. A line that is not
+        worked off when the next time comes is gone on with, and that time is left out."""
+        for config in self._inputs.values():
+            every = config.generate.every
+            if every is None:
+                continue
+            tick = int(self._wall() // every.total_seconds())
+            if self._ticks.setdefault(config.topic, tick) == tick:
+                continue
+            self._ticks[config.topic] = tick
+            if not any(source.topic == config.topic for source, _, _ in self._at_rate):
+                self._at_rate.extend(self._due(config, tick))
+        until = self._clock() + TURN_S
+        while self._at_rate and self._clock() < until and not self._full():
+            source, key, seed = self._at_rate[0]
+            self._at_rate_of(source, key, seed)
+            self._at_rate.popleft()
+
+    def _due(self, config: InputConfig, tick: int) -> Iterable[tuple[TopicPartition, str | None, int]]:
+        for source, followed in self.followed.items():
+            mine = TopicPartition(config.generate_topic, source.partition) in self._owned
+            if source.topic == config.topic and mine and followed.checkpoint is not None:
+                for key in config.generate.keys or followed.checkpoint.learners:
+                    if key in followed.checkpoint.learners:
+                        yield source, key, tick
+
+    def _at_rate_of(self, source: TopicPartition, key: str | None, seed: int) -> None:
+        config = self._inputs[source.topic]
+        what = config.generate
+        request = Request(
+            kind=what.kind, key=key, length=what.length, count=what.count, partition=source.partition
+        )
+        try:
+            made = self._made(config, request, key, seed, None)
+        except Refused as refused:
+            # The key was forgotten meanwhile, or the model gives no such sequences.
+            log.warning("no sequence is published", source=str(source), key=key, reason=refused.detail)
+            self._metrics.refused(config.topic, refused.reason)
+            return
+        self._pending.append(_Pending(made.batch, None, config.topic, what.kind, made.sequences))
+
+    # --- commit
+
+    def _full(self) -> bool:
+        return sum(len(one.batch) for one in self._pending) >= MAX_PENDING
+
+    def _commit(self) -> None:
+        """One transaction. A failed one leaves everything pending, and it is sent again."""
+        if not self._pending:
+            return
+        began = self._clock()
+        try:
+            self._transport.publish([one.batch for one in self._pending], self._offsets())
+        except OutcomeUnknown as error:
+            log.warning("asking for the committed offsets", reason=str(error))
+            self._in_doubt = True
+            self._ask()
+        else:
+            self._settle(committed=True)
+        self._metrics.transaction(self._clock() - began)
+
+    def _offsets(self) -> dict[TopicPartition, int]:
+        """Of each partition of requests, the one after the last that was answered."""
+        return {one.place[0]: one.place[1] + 1 for one in self._pending if one.place is not None}
+
+    def _ask(self) -> None:
+        """Learn from the committed offsets which way a commit went whose answer was lost. Sequences at a rate
+        that were alone in it are not sent again: twice would be worse than not."""
+        offsets = self._offsets()
+        known = self._transport.committed(offsets)
+        self._in_doubt = False
+        done = [
+            source for source, offset in offsets.items() if (one := known[source]) and one.offset >= offset
+        ]
+        self._settle(committed=bool(done) or not offsets)
+
+    def _settle(self, committed: bool) -> None:
+        self._failures = 0
+        if not committed:
+            return
+        for one in self._pending:
+            if one.sequences:
+                self._metrics.sequences(one.topic, one.kind, one.sequences)
+        self._pending = []
+
+    def _back_off(self, error: RetryError) -> None:
+        self._failures += 1
+        if isinstance(error, PublishAborted):
+            self._metrics.aborted()
+        self._health.broker(self._failures < 3)
+        longest = min(BACKOFF_S[0] * 2 ** min(self._failures, 16), BACKOFF_S[1])
+        wait = random.uniform(longest / 2, longest)
+        log.warning("trying again", reason=str(error), again_in_s=round(wait, 2))
+        self._sleep(wait)
+
+    def _tell(self) -> None:
+        if self._owned or self._to_open or self._states.ready:
+            self._health.assigned(len(self._owned | self._to_open))
+        waiting = 0 if self._states.ready else max(len(self._to_open), 1)
+        self._health.restoring(waiting, 0)
+        self._health.broker(True)
+
+
+def _seed(partition: int, offset: int) -> int:
+    return (partition << 48) + offset
