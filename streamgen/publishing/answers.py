@@ -5,6 +5,8 @@ Shapes: S sequences of T records, D features.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +18,9 @@ from streamgen.encode import iso
 from streamgen.errors import StreamgenError
 from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
-from streamgen.learners.task import Task
 from streamgen.publishing.following import Followed
 from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, given
-from streamgen.records import Floats, Headers, OutputBatch, RawBatch, TopicPartition
+from streamgen.records import Headers, OutputBatch, RawBatch, TopicPartition
 
 log = structlog.get_logger()
 
@@ -49,7 +50,8 @@ def answer(
 
     A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
     """
-    task, checkpoint = followed.learner(key)
+    with _failures_are_refusals(followed.source):
+        task, checkpoint = followed.learner(key)
     kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
     if kind not in task.model.kinds:
         can = ", ".join(task.model.kinds) or "none: it only detects"
@@ -63,7 +65,10 @@ def answer(
     times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
     if times[-1] >= LATEST_MS or times[0] < 0:
         raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
-    drawn_STD = _drawn(task, request, key, seed, given_TD)
+    with _failures_are_refusals(source):
+        drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
+    if not np.isfinite(drawn_STD).all():
+        raise Refused(Refusal.FAILED, "the model gave values that are not finite")
     kafka_key, whole_D = notation.kafka_key(key), standing.whole_D
     if given_TD is not None:
         # What is given may be something that the feature never was.
@@ -106,20 +111,19 @@ def answer(
     return Answer(batch, len(drawn_STD), manifest.written)
 
 
-def _drawn(task: Task, request: Request, key: str | None, seed: int, given_TD: Floats | None) -> Floats:
+@contextmanager
+def _failures_are_refusals(source: TopicPartition) -> Iterator[None]:
+    """What a model raises is an answer, and stops nothing; what is the machine's fault goes through."""
     try:
-        drawn_STD = task.generate(key, request.records, request.count, seed, request.checked_kind, given_TD)
-    except (StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
+        yield
+    except (Refused, StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         # Torch has no type of its own for these.
         if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_THE_MACHINE):
             raise
-        log.exception("a request failed", source=str(task.source))
+        log.exception("a request failed", source=str(source))
         raise Refused(Refusal.FAILED, f"the model failed: {type(error).__name__}: {error}"[:1000]) from error
-    if not np.isfinite(drawn_STD).all():
-        raise Refused(Refusal.FAILED, "the model gave values that are not finite")
-    return drawn_STD
 
 
 def dead_letter(raw: RawBatch, n: int, target: TopicPartition, refused: Refused) -> OutputBatch:

@@ -7,6 +7,7 @@ partition's end. Only the learners that are asked for are led, each by its own k
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -114,8 +115,8 @@ class Followed:
         return self._next_offset >= self._tail.end(self.source)
 
     def learner(self, key: str | None) -> tuple[Task, Checkpoint]:
-        """A task with the key's learner, led to `next_offset`, and the checkpoint that it comes from. Raises
-        `Refused`."""
+        """A task with the learner of a key that the checkpoint has, led to `next_offset`, and the checkpoint.
+        Raises `Refused`."""
         checkpoint = self.checkpoint
         if checkpoint is None:
             raise Refused(Refusal.NO_STATE, f"there is no checkpoint of {self.source} yet")
@@ -124,12 +125,6 @@ class Followed:
                 Refusal.STATE_TOO_OLD,
                 f"more than {MOST_BEHIND} records came since the checkpoint at offset "
                 f"{checkpoint.manifest.offset} of {self.source}: is its worker running?",
-            )
-        if key not in checkpoint.learners:
-            raise Refused(
-                Refusal.UNKNOWN_KEY,
-                f"there is no learner of the key {key!r} in the checkpoint at offset "
-                f"{checkpoint.manifest.offset} of {self.source}",
             )
         self._check_ttl(key, checkpoint)
         led = self._led.pop(key, None) or self._restored(key, checkpoint)
@@ -164,13 +159,42 @@ class Followed:
         heard_N = np.maximum.accumulate(np.concatenate([[newest], np.where(mine_N, time_N, newest)]))
         if (now_N - heard_N[:-1] > ttl // timedelta(milliseconds=1)).any():
             raise Refused(
-                Refusal.UNKNOWN_KEY, f"the key {key!r} of {self.source} was silent for longer than key_ttl"
+                Refusal.UNKNOWN_KEY,
+                f"the key {key!r:.200} of {self.source} was silent for over key_ttl",
             )
 
     def _stop(self) -> None:
         if self._next_offset is not None:
             self._tail.stop(self.source)
         self._next_offset, self._since, self._count = None, [], 0
+
+
+def holding(followed: Iterable[Followed], topic: str, partition: int | None, key: str | None) -> Followed:
+    """The partition of a topic that has the key's learner; `partition`: that one. Raises `Refused`."""
+    known = [
+        (one, one.checkpoint.learners)
+        for one in followed
+        if one.source.topic == topic and one.checkpoint is not None
+    ]
+    if not known:
+        raise Refused(
+            Refusal.NO_STATE,
+            f"there is no checkpoint of {topic} yet: its worker stores one every `state.every_seconds`",
+        )
+    having = [one for one, learners in known if partition in (None, one.source.partition) and key in learners]
+    if len(having) > 1:
+        numbers = ", ".join(str(n) for n in sorted(one.source.partition for one in having))
+        raise Refused(
+            Refusal.AMBIGUOUS_KEY,
+            f"the key {key!r:.200} has learners in the partitions {numbers}: name one as `partition`",
+        )
+    if not having:
+        where = "" if partition is None else f" of its partition {partition}"
+        raise Refused(
+            Refusal.UNKNOWN_KEY,
+            f"no learner of the key {key!r:.200} is in the newest checkpoints of {topic}{where}",
+        )
+    return having[0]
 
 
 def _from(columns: Columns, offset: int) -> Columns:

@@ -86,7 +86,8 @@ class Notation:
             mark for mark in _RESOLUTIONS
             if len(self._notes) > 1 and all(note.event_ms % mark == 0 for note in self._notes)
         ]  # fmt: skip
-        mark, gap_ms = (marks or [1])[0], max(gap_ms, 1.0)
+        mark = (marks or [1])[0]
+        gap_ms = gap_ms or mark  # of a key whose records all had one time
         return [newest_ms + round(n * gap_ms / mark) * mark for n in range(first, first + count)]
 
     def kafka_time(self, event_ms: int) -> int:

@@ -16,7 +16,14 @@ from dataclasses import dataclass
 import structlog
 
 from streamgen.config import Config, InputConfig
-from streamgen.errors import BrokerUnavailable, OutcomeUnknown, PublishAborted, ReopenError, RetryError
+from streamgen.errors import (
+    BrokerUnavailable,
+    OutcomeUnknown,
+    PublishAborted,
+    Rebalanced,
+    ReopenError,
+    RetryError,
+)
 from streamgen.health import Health
 from streamgen.kafka.tail import Tail
 from streamgen.kafka.transport import Transport
@@ -24,7 +31,8 @@ from streamgen.metrics import PublisherMetrics
 from streamgen.models.online import KINDS
 from streamgen.positions import is_of
 from streamgen.publishing.answers import Answer, answer, dead_letter
-from streamgen.publishing.following import Followed
+from streamgen.publishing.following import Followed, holding
+from streamgen.publishing.rate import Rates
 from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, parse
 from streamgen.records import OutputBatch, RawBatch, TopicPartition
 from streamgen.state.reading import StateReader
@@ -36,6 +44,7 @@ MAX_QUEUED = 500  # with more requests waiting no further ones are read
 MAX_PENDING = 5_000  # records of a transaction, unless one answer has more
 IDLE_S = 0.2  # the longest wait of a poll
 TURN_S = 1.0  # of answering, after which the group is polled again
+LOOK_S = 5.0  # between looks whether a broker answers
 TO_THE_END_S = 30.0  # the longest that a request waits until the input is read to its end
 BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
 OTHER = "other"  # the kind of a request that names none
@@ -87,8 +96,9 @@ class Publisher:
         self._pending: list[_Pending] = []
         self._in_doubt = False  # a commit was sent and its answer lost
         self._failures = 0  # publishes that failed in a row
-        self._ticks: dict[str, int] = {}  # by input: the last time that was published at its rate
-        self._at_rate: deque[tuple[TopicPartition, str | None, int]] = deque()  # source, key, seed
+        self._rates = Rates()
+        self._joined = False  # the group has said which partitions are this process's
+        self._looked_at = -LOOK_S
         for one in config.inputs:
             metrics.generates(one.topic, KINDS, map(str, Refusal))
 
@@ -160,8 +170,11 @@ class Publisher:
     # --- requests
 
     def _poll(self) -> None:
-        busy = bool(self._queue or self._at_rate or not self._states.ready)
+        busy = bool(self._queue or self._rates.line or not self._states.ready)
         polled = self._transport.poll(0.0 if busy else IDLE_S, POLL_RECORDS)
+        self._joined |= polled.joined
+        if polled.assigned or polled.revoked or polled.lost:
+            self._metrics.rebalanced()
         self._drop(polled.revoked | polled.lost)
         for raw in polled.batches:
             if raw.source in self._owned:
@@ -230,7 +243,7 @@ class Publisher:
         self, config: InputConfig, request: Request, key: str | None, seed: int, id: str | None
     ) -> Answer:
         """Raises `Refused`."""
-        followed = self._holding(config, request, key)
+        followed = holding(self.followed.values(), config.topic, request.partition, key)
         self._to_the_end(followed)
         made = answer(self._application, config, followed, request, key, seed, id)
         assert followed.checkpoint is not None
@@ -238,77 +251,25 @@ class Publisher:
         self._metrics.generated_from(followed.source, made.written, max(behind, 0))
         return made
 
-    def _holding(self, config: InputConfig, request: Request, key: str | None) -> Followed:
-        """The partition of the input that has the key's learner. Raises `Refused`."""
-        known = [
-            one for one in self.followed.values()
-            if one.source.topic == config.topic and one.checkpoint is not None
-        ]  # fmt: skip
-        if not known:
-            raise Refused(
-                Refusal.NO_STATE,
-                f"there is no checkpoint of {config.topic} yet: its worker stores one at least every "
-                "`state.every_seconds`",
-            )
-        named = [one for one in known if request.partition in (None, one.source.partition)]
-        having = [one for one in named if one.checkpoint is not None and key in one.checkpoint.learners]
-        if len(having) > 1:
-            numbers = ", ".join(str(n) for n in sorted(one.source.partition for one in having))
-            raise Refused(
-                Refusal.AMBIGUOUS_KEY,
-                f"the key {key!r} has learners in the partitions {numbers}: name one as `partition`",
-            )
-        if not having:
-            where = "" if request.partition is None else f" of its partition {request.partition}"
-            raise Refused(
-                Refusal.UNKNOWN_KEY,
-                f"no learner of the key {key!r} is in the newest checkpoints of {config.topic}{where}"[:1000],
-            )
-        return having[0]
-
-    # --- at a rate
-
     def _generate(self) -> None:
-        """What is due: the keys wait in line, so that requests are answered between them. A line that is not
-        worked off when the next time comes is gone on with, and that time is left out."""
+        """What is due at a rate, for a while."""
         for config in self._inputs.values():
-            every = config.generate.every
-            if every is None:
-                continue
-            tick = int(self._wall() // every.total_seconds())
-            if self._ticks.setdefault(config.topic, tick) == tick:
-                continue
-            self._ticks[config.topic] = tick
-            if not any(source.topic == config.topic for source, _, _ in self._at_rate):
-                self._at_rate.extend(self._due(config, tick))
+            self._rates.turn(config, self._wall(), self.followed, self._owned)
         until = self._clock() + TURN_S
-        while self._at_rate and self._clock() < until and not self._full():
-            source, key, seed = self._at_rate[0]
-            self._at_rate_of(source, key, seed)
-            self._at_rate.popleft()
-
-    def _due(self, config: InputConfig, tick: int) -> Iterable[tuple[TopicPartition, str | None, int]]:
-        for source, followed in self.followed.items():
-            mine = TopicPartition(config.generate_topic, source.partition) in self._owned
-            if source.topic == config.topic and mine and followed.checkpoint is not None:
-                for key in config.generate.keys or followed.checkpoint.learners:
-                    if key in followed.checkpoint.learners:
-                        yield source, key, tick
-
-    def _at_rate_of(self, source: TopicPartition, key: str | None, seed: int) -> None:
-        config = self._inputs[source.topic]
-        what = config.generate
-        request = Request(
-            kind=what.kind, key=key, length=what.length, count=what.count, partition=source.partition
-        )
-        try:
-            made = self._made(config, request, key, seed, None)
-        except Refused as refused:
-            # The key was forgotten meanwhile, or the model gives no such sequences.
-            log.warning("no sequence is published", source=str(source), key=key, reason=refused.detail)
-            self._metrics.refused(config.topic, refused.reason)
-            return
-        self._pending.append(_Pending(made.batch, None, config.topic, what.kind, made.sequences))
+        while self._rates.line and self._clock() < until and not self._full():
+            due = self._rates.line[0]
+            topic, request = due.config.topic, due.request
+            try:
+                made = self._made(due.config, request, due.key, due.seed, None)
+            except Refused as refused:
+                # The key was forgotten meanwhile, or the model gives no such sequences.
+                log.warning(
+                    "no sequence is published", source=str(due.source), key=due.key, reason=refused.detail
+                )
+                self._metrics.refused(topic, refused.reason)
+            else:
+                self._pending.append(_Pending(made.batch, None, topic, request.kind, made.sequences))
+            self._rates.line.popleft()
 
     # --- commit
 
@@ -355,9 +316,11 @@ class Publisher:
         self._pending = []
 
     def _back_off(self, error: RetryError) -> None:
-        self._failures += 1
         if isinstance(error, PublishAborted):
             self._metrics.aborted()
+        if isinstance(error, Rebalanced):
+            return  # no outage: the next poll brings it to its end
+        self._failures += 1
         self._health.broker(self._failures < 3)
         longest = min(BACKOFF_S[0] * 2 ** min(self._failures, 16), BACKOFF_S[1])
         wait = random.uniform(longest / 2, longest)
@@ -365,11 +328,14 @@ class Publisher:
         self._sleep(wait)
 
     def _tell(self) -> None:
-        if self._owned or self._to_open or self._states.ready:
+        if self._joined:
             self._health.assigned(len(self._owned | self._to_open))
-        waiting = 0 if self._states.ready else max(len(self._to_open), 1)
-        self._health.restoring(waiting, 0)
-        self._health.broker(True)
+        self._health.restoring(0 if self._states.ready else max(len(self._to_open), 1), 0)
+        if self._clock() - self._looked_at >= LOOK_S:
+            self._transport.bounds(self._owned)  # raises when no broker answers
+            self._looked_at = self._clock()
+            self._failures = 0
+            self._health.broker(True)
 
 
 def _seed(partition: int, offset: int) -> int:

@@ -12,12 +12,19 @@ import pytest
 from kafka import KafkaAdminClient
 
 from consumers.online import run_worker
+from producers.generator import run_publisher
 from streamgen.config import Config, InputConfig, KafkaConfig, MetricsConfig, StateConfig
 from streamgen.errors import PermissionDenied
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.pins import state_topic
 from streamgen.kafka.rights import check_rights
-from streamgen.kafka.topics import NewTopic, create_topics, ensure_compacted, ensure_topics
+from streamgen.kafka.topics import (
+    NewTopic,
+    create_topics,
+    ensure_compacted,
+    ensure_publishing_topics,
+    ensure_topics,
+)
 from tests.integration.rights_page import Right, rights
 from tests.integration.secured import CERTIFIED, PASSWORD, USERS, Secured
 
@@ -124,6 +131,48 @@ def test_each_right_of_a_worker_is_needed_and_named_at_its_start(secured: Secure
         assert ";" not in named, "another right is named"
     with KafkaAdminClient(**client_settings(secured.inner)) as admin:
         assert made.application_id not in {group["group_id"] for group in admin.list_groups()}
+
+
+@pytest.fixture
+def learned(made: Config, secured: Secured) -> Config:
+    """`made`, with a checkpoint."""
+    within = made.model_copy(update={"kafka": secured.inner})
+    run_worker(within, None, until(lambda: len(secured.read(made.inputs[0].scores_topic)) >= 40))
+    return made
+
+
+def test_a_publisher_runs_with_what_the_page_lists(secured: Secured, learned: Config) -> None:
+    source = learned.inputs[0]
+    bare = of(learned, "publisher") + of(learned, "publisher that makes its topics")
+    for absent in of(learned, "publisher that makes its topics"):
+        with (
+            secured.granted([right.granted_to(USER) for right in bare if right != absent]),
+            pytest.raises(PermissionDenied, match=f"Create on the topic {absent.name},"),
+        ):
+            run_publisher(learned, None, lambda: pytest.fail("the publisher got as far as to read"))
+    with secured.granted([right.granted_to(USER) for right in bare]):
+        run_publisher(learned, None, lambda: True)  # makes its topics
+    secured.send(source.generate_topic, 2)  # requests that are none
+    with secured.granted([right.granted_to(USER) for right in of(learned, "publisher")]):
+        run_publisher(learned, None, until(lambda: len(secured.read(source.generate_dlq_topic)) >= 2))
+
+
+def test_each_right_of_a_publisher_is_needed_and_named_at_its_start(
+    secured: Secured, learned: Config
+) -> None:
+    ensure_publishing_topics(learned.model_copy(update={"kafka": secured.inner}))
+    needed = of(learned, "publisher")
+    assert len(needed) == 10
+    for absent in needed:
+        with (
+            secured.granted([right.granted_to(USER) for right in needed if right != absent]),
+            pytest.raises(PermissionDenied) as refused,
+        ):
+            run_publisher(learned, None, lambda: pytest.fail("the publisher got as far as to read"))
+        named = str(refused.value).partition(": ")[2].partition(". Grant")[0]
+        assert absent.operation in named, absent
+        assert absent.name in named, absent
+        assert ";" not in named, "another right is named"
 
 
 def test_all_that_is_missing_is_named_at_once(secured: Secured, made: Config) -> None:
