@@ -61,7 +61,7 @@ def fixed(columns: Columns) -> Results:
         array[:] = 0.1234567890123456
     no_N = np.zeros(N, dtype=np.bool_)
     verdicts = Verdicts(no_N, np.full(N, 0.0034), no_N, [])
-    ticks = Ticks(no_N, no_N, no_N, np.full(N, 1000.0), np.zeros((N, 7)))
+    ticks = Ticks(no_N, no_N, no_N, np.full(N, 1000.0), np.zeros((N, 7)), np.zeros(N, dtype=np.int64))
     return Results(columns, scores, np.full(N, 0.3456789012345678), verdicts, ticks)
 
 

@@ -28,7 +28,7 @@ class Ticks:
     `late_N`: older than its key's newest, to be scored without advancing state. `broken_N`: a window may
     not span the step to this record. `restarted_N`: the key's clock was set back to this record.
     `gap_N`: the key's usual time between records as known before the record, ms (0: not known).
-    `time_NC`: the features of time that a model sees.
+    `time_NC`: the features of time that a model sees; `time_N`: the times themselves, ms.
     """
 
     late_N: Bools
@@ -36,6 +36,7 @@ class Ticks:
     restarted_N: Bools
     gap_N: Floats
     time_NC: Floats
+    time_N: Ints
 
 
 class Clock:
@@ -78,7 +79,7 @@ class Clock:
                 gap[row] += (step - gap[row]) / min(int(gaps[row]), _GAP_MEMORY)
             late_run[row] = 0
             newest[row] = time
-        return Ticks(late_N, broken_N, restarted_N, gap_N, time_features(time_N, step_N, gap_N))
+        return Ticks(late_N, broken_N, restarted_N, gap_N, time_features(time_N, step_N, gap_N), time_N)
 
 
 def time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:

@@ -37,7 +37,7 @@ class Results:
             Scores.empty(N, D, surprises),
             np.ones(N),
             Verdicts(no_N.copy(), zero_N.copy(), ~no_N, []),
-            Ticks(no_N.copy(), no_N.copy(), no_N.copy(), zero_N, time_NC),
+            Ticks(no_N.copy(), no_N.copy(), no_N.copy(), zero_N, time_NC, columns.timestamp_N.copy()),
         )
 
     @classmethod

@@ -128,7 +128,7 @@ class StreamAEFull:
                 if learn:
                     self._learn(slab, row, learners[row], scores)
             if learn and fan.due(slab, row):
-                self._forecast(slab, row, learners[row])
+                self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -158,15 +158,18 @@ class StreamAEFull:
         updates = int(slab.host("updates")[row])
         what = "generate" if kind == "continue" else kind
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
-        return self._ahead(slab, row, noise, length, count, afresh=kind == "prior")
+        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
+        time_TC = _after(newest, gap, length)
+        return self._ahead(slab, row, noise, time_TC, count, afresh=kind == "prior")
 
-    def _forecast(self, slab: Slab, row: int, learner: Learner) -> None:
-        """Forecasts of the next T records, by which the fan is corrected when they are there."""
+    def _forecast(self, slab: Slab, row: int, learner: Learner, newest: int, gap: float) -> None:
+        """Forecasts of the next T records, by which the fan is corrected when they are there. The row's clock
+        is at the end of the batch, so the newest record's time and the usual step are given."""
         slab.host("fan_count")[row] += 1
         made = int(slab.host("fan_count")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
         with np.errstate(over="ignore"):
-            drawn_BTD = self._ahead(slab, row, noise, self.T, fan.DRAWS)
+            drawn_BTD = self._ahead(slab, row, noise, _after(newest, gap, self.T), fan.DRAWS)
         fan.begin(slab, row, drawn_BTD, noise)
 
     def _ahead(
@@ -174,16 +177,15 @@ class StreamAEFull:
         slab: Slab,
         row: int,
         noise: np.random.Generator,
-        length: int,
+        time_TC: Floats,
         count: int,
         afresh: bool = False,
     ) -> Floats:
+        """[count, T, D] records of the given times that follow the newest, or (`afresh`) none."""
         now = Axes.of(slab, row, self.settings.normalisation)
         stretch_D = slab.host("stretch_D")[row]
         averaged_P = slab.tensor("average_P")[row]
-        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
-        gap_T = np.full(length, gap)
-        time_TC = time_features((newest + np.arange(1, length + 1) * gap).astype(np.int64), gap_T, gap_T)
+        length = len(time_TC)
         last_D = Scale.of(slab, row).last_D
         value_BD = np.tile(np.where(np.isnan(last_D), now.mean_D, last_D), (count, 1))
         swing_BD = np.tile(slab.host("swing_D")[row], (count, 1))
@@ -337,3 +339,9 @@ def _window_inputs(
     """[..., S, I] of windows. The first record has none before it that the window knows."""
     before_SD = np.concatenate([value_SD[..., :1, :], value_SD[..., :-1, :]], axis=-2)
     return _inputs(now, value_SD, before_SD, seen_SD, time_SC, swing_SD)
+
+
+def _after(newest: int, gap: float, length: int) -> Floats:
+    """[T, C] time features of records that go on at the usual step."""
+    gap_T = np.full(length, gap)
+    return time_features((newest + np.arange(1, length + 1) * gap).astype(np.int64), gap_T, gap_T)

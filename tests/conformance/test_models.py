@@ -84,7 +84,14 @@ def in_batches(name: str, value_ND: Floats, size: int) -> dict[str, Floats]:
 
 @pytest.mark.parametrize("size", [1, 7])
 def test_batches_change_no_bit(name: str, size: int) -> None:
-    assert same(in_batches(name, stream(), size), in_batches(name, stream(), N))
+    whole, parts = task(name), task(name)
+    expected = together([whole.process(columns(stream()))])
+    cut = [parts.process(columns(stream()[n : n + size], first=n)) for n in range(0, N, size)]
+    assert same(together(cut), expected)
+    left, right = whole.learners()["k"], parts.learners()["k"]
+    assert {name: array.tobytes() for name, array in left.items()} == {
+        name: array.tobytes() for name, array in right.items()
+    }
 
 
 def test_neighbours_change_no_bit(name: str) -> None:

@@ -28,7 +28,9 @@ def judge(
         offset_N = np.arange(start, start + N)
         no_N = np.zeros(N, dtype=np.bool_)
         columns = Columns(offset_N, offset_N * MINUTE, ["k"] * N, offset_N[:, None] * 1.0, np.arange(N))
-        ticks = Ticks(no_N, no_N, no_N, np.full(N, float(MINUTE)), np.zeros((N, 7)))
+        ticks = Ticks(
+            no_N, no_N, no_N, np.full(N, float(MINUTE)), np.zeros((N, 7)), np.zeros(N, dtype=np.int64)
+        )
         row_N = np.zeros(N, dtype=np.int64)
         verdicts.append(
             episodes.judge(slab, row_N, columns, Scores.empty(N, 1, 1), p_N, np.full(N, ranked), ticks)

@@ -108,7 +108,7 @@ def test_a_score_is_what_the_record_adds_to_the_windows_nll() -> None:
     value_ND = walk(60)
     run(model, slab, value_ND[:59])
     now = Axes.of(slab, 0, "whitening")
-    network = model._network(slab.tensor("weights_P")[0], now)
+    network = model._network(slab.tensor("weights_P")[0], now, slab.host("stretch_D")[0].copy())
     ticks = ticks_of(Slab(Clock.FIELDS), 60)  # the times of all sixty
     seen_TD, time_TC = np.ones((T, 2), dtype=np.bool_), ticks.time_NC[52:60]
     input_TI = now.window(value_ND[52:60], seen_TD, time_TC)
