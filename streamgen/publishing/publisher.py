@@ -11,14 +11,12 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import structlog
 
 from streamgen.config import Config, InputConfig
 from streamgen.errors import (
     BrokerUnavailable,
-    OutcomeUnknown,
     PublishAborted,
     Rebalanced,
     ReopenError,
@@ -32,33 +30,22 @@ from streamgen.models.online import KINDS
 from streamgen.positions import is_of
 from streamgen.publishing.answers import Answer, answer, dead_letter
 from streamgen.publishing.following import Followed, holding
+from streamgen.publishing.outbox import Outbox, Pending
 from streamgen.publishing.rate import Rates
 from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, parse
-from streamgen.records import OutputBatch, RawBatch, TopicPartition
+from streamgen.records import RawBatch, TopicPartition
 from streamgen.state.reading import StateReader
 
 log = structlog.get_logger()
 
 POLL_RECORDS = 100  # requests that one poll brings
 MAX_QUEUED = 500  # with more requests waiting no further ones are read
-MAX_PENDING = 5_000  # records of a transaction, unless one answer has more
 IDLE_S = 0.2  # the longest wait of a poll
 TURN_S = 1.0  # of answering, after which the group is polled again
 LOOK_S = 5.0  # between looks whether a broker answers
 TO_THE_END_S = 30.0  # the longest that a request waits until the input is read to its end
 BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
 OTHER = "other"  # the kind of a request that names none
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """What waits for its commit: records, and the request that they answer (None: at a rate)."""
-
-    batch: OutputBatch
-    place: tuple[TopicPartition, int] | None  # partition and offset of the request
-    topic: str
-    kind: str
-    sequences: int  # 0: it was refused
 
 
 class Publisher:
@@ -93,8 +80,7 @@ class Publisher:
         self._to_open: set[TopicPartition] = set()
         self._queue: deque[tuple[RawBatch, int]] = deque()  # requests: a batch and a row of it
         self._paused = False
-        self._pending: list[_Pending] = []
-        self._in_doubt = False  # a commit was sent and its answer lost
+        self._outbox = Outbox(transport, metrics, clock)
         self._failures = 0  # publishes that failed in a row
         self._rates = Rates()
         self._joined = False  # the group has said which partitions are this process's
@@ -128,11 +114,10 @@ class Publisher:
             self._poll()
             if self._states.ready:
                 self._open()
-                if self._in_doubt:
-                    self._ask()
+                self._outbox.ask()
                 self._answer()
                 self._generate()
-                self._commit()
+                self._outbox.commit()
             self._tell()
         except ReopenError as error:
             log.warning("the claim on the requests is void; rejoining", reason=str(error))
@@ -208,16 +193,16 @@ class Publisher:
         self._owned -= gone
         self._to_open -= gone
         self._queue = deque(one for one in self._queue if one[0].source not in gone)
-        self._pending = [one for one in self._pending if one.place is None or one.place[0] not in gone]
+        self._outbox.drop(gone)
 
     def _answer(self) -> None:
         until = self._clock() + TURN_S
-        while self._queue and self._clock() < until and not self._full():
+        while self._queue and self._clock() < until and not self._outbox.full:
             raw, n = self._queue[0]
-            self._pending.append(self._answered(raw, n))  # raises before anything is taken off
+            self._outbox.add(self._answered(raw, n))  # raises before anything is taken off
             self._queue.popleft()
 
-    def _answered(self, raw: RawBatch, n: int) -> _Pending:
+    def _answered(self, raw: RawBatch, n: int) -> Pending:
         began, config = self._clock(), self._asked_of[raw.source.topic]
         place = raw.source, int(raw.offset_N[n])
         kind = OTHER
@@ -233,9 +218,9 @@ class Publisher:
                      correlation_id=correlation_id(raw.value[n]))  # fmt: skip
             self._metrics.refused(config.topic, refused.reason)
             target = TopicPartition(config.generate_dlq_topic, raw.source.partition)
-            pending = _Pending(dead_letter(raw, n, target, refused), place, config.topic, kind, 0)
+            pending = Pending(dead_letter(raw, n, target, refused), place, config.topic, kind, 0)
         else:
-            pending = _Pending(made.batch, place, config.topic, kind, made.sequences)
+            pending = Pending(made.batch, place, config.topic, kind, made.sequences)
         self._metrics.asked(config.topic, kind, self._clock() - began)
         return pending
 
@@ -256,7 +241,7 @@ class Publisher:
         for config in self._inputs.values():
             self._rates.turn(config, self._wall(), self.followed, self._owned)
         until = self._clock() + TURN_S
-        while self._rates.line and self._clock() < until and not self._full():
+        while self._rates.line and self._clock() < until and not self._outbox.full:
             due = self._rates.line[0]
             topic, request = due.config.topic, due.request
             try:
@@ -268,52 +253,8 @@ class Publisher:
                 )
                 self._metrics.refused(topic, refused.reason)
             else:
-                self._pending.append(_Pending(made.batch, None, topic, request.kind, made.sequences))
+                self._outbox.add(Pending(made.batch, None, topic, request.kind, made.sequences))
             self._rates.line.popleft()
-
-    # --- commit
-
-    def _full(self) -> bool:
-        return sum(len(one.batch) for one in self._pending) >= MAX_PENDING
-
-    def _commit(self) -> None:
-        """One transaction. A failed one leaves everything pending, and it is sent again."""
-        if not self._pending:
-            return
-        began = self._clock()
-        try:
-            self._transport.publish([one.batch for one in self._pending], self._offsets())
-        except OutcomeUnknown as error:
-            log.warning("asking for the committed offsets", reason=str(error))
-            self._in_doubt = True
-            self._ask()
-        else:
-            self._settle(committed=True)
-        self._metrics.transaction(self._clock() - began)
-
-    def _offsets(self) -> dict[TopicPartition, int]:
-        """Of each partition of requests, the one after the last that was answered."""
-        return {one.place[0]: one.place[1] + 1 for one in self._pending if one.place is not None}
-
-    def _ask(self) -> None:
-        """Learn from the committed offsets which way a commit went whose answer was lost. Sequences at a rate
-        that were alone in it are not sent again: twice would be worse than not."""
-        offsets = self._offsets()
-        known = self._transport.committed(offsets)
-        self._in_doubt = False
-        done = [
-            source for source, offset in offsets.items() if (one := known[source]) and one.offset >= offset
-        ]
-        self._settle(committed=bool(done) or not offsets)
-
-    def _settle(self, committed: bool) -> None:
-        self._failures = 0
-        if not committed:
-            return
-        for one in self._pending:
-            if one.sequences:
-                self._metrics.sequences(one.topic, one.kind, one.sequences)
-        self._pending = []
 
     def _back_off(self, error: RetryError) -> None:
         if isinstance(error, PublishAborted):

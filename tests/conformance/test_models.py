@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from streamgen import models
-from streamgen.config import InputConfig
+from streamgen.config import InputConfig, WindowConfig
 from streamgen.errors import InputError
 from streamgen.learners.calibration import Calibration
 from streamgen.learners.episodes import Episodes
@@ -243,12 +243,23 @@ def carried(state: Mapping[str, np.ndarray], judged: set[str]) -> dict[str, byte
     }
 
 
-@pytest.mark.parametrize("size", [1, 7, 150])
-def test_following_moves_what_is_carried_as_scoring_does_and_learns_nothing(name: str, size: int) -> None:
+@pytest.mark.parametrize(("size", "stride"), [(1, None), (7, 5), (150, 5)])
+def test_following_moves_what_is_carried_as_scoring_does_and_learns_nothing(
+    name: str, size: int, stride: int | None
+) -> None:
     """A learner whose updates are of size nothing moves as one that only follows."""
-    model = {"name": name, **SMALL[name]} | ({} if name == "river" else {"learning_rate": 1e-300})
-    still = Task(TopicPartition("t", 0), InputConfig(topic="t", model=model), ("a", "b"), 0, "cpu")
-    followed, learner = task(name), task(name)
+    model = {"name": name, **SMALL[name]}
+    never = model | ({} if name == "river" else {"learning_rate": 1e-300})
+    still, followed, learner = (
+        Task(
+            TopicPartition("t", 0),
+            InputConfig(topic="t", model=settings, window=WindowConfig(stride=stride)),
+            ("a", "b"),
+            0,
+            "cpu",
+        )
+        for settings in (never, model, model)
+    )
     learner.process(columns(stream()[:300]))
     for other in (still, followed):
         other.restore(learner.snapshot(300).facts, learner.learners())

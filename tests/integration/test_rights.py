@@ -317,3 +317,29 @@ def test_topics_are_made_with_what_the_page_lists_and_not_with_less(
     # And who may not make topics is not kept from those that are there.
     with secured.granted([right.granted_to(USER) for right in needed if right.operation != "Create"]):
         assert cli("topics", topic) == (0, "all topics are there\n", "")
+
+
+def test_the_topics_of_a_publisher_are_made_with_what_the_page_lists(
+    secured: Secured, cli: Callable[..., Said], fresh: Callable[[str], str]
+) -> None:
+    """The second time they are there, and looked at."""
+
+    def twice(topic: str, left: list[Right]) -> list[Said]:
+        with secured.granted([right.granted_to(USER) for right in left]):
+            return [cli("topics", topic, "--generated") for _ in range(2)]
+
+    def needed(topic: str) -> list[Right]:
+        return rights("topics", topic, "none") + rights("topics --generated", topic, "none")
+
+    topic = fresh("generated")
+    for n, absent in enumerate(needed(topic)):
+        other = f"{topic}-{n}"
+        left = needed(other)
+        del left[n]
+        failed = [err for code, _, err in twice(other, left) if code]
+        assert failed, f"not needed: {absent}"
+        assert absent.operation in failed[0]
+        assert absent.name.replace(topic, other) in failed[0]
+    first, second = twice(topic, needed(topic))
+    assert len(first[1].splitlines()) == 7
+    assert second == (0, "all topics are there\n", "")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from streamgen.formats.decode import Decoder
-from streamgen.publishing import following, publisher
+from streamgen.publishing import following, outbox, publisher
 from streamgen.publishing.requests import Refusal
 from streamgen.records import RawBatch
+from streamgen.state.files import FileStore
 from streamgen.testing import Crash, Fault, LogRecord
 from tests.publishing.rig import (
     FEATURES,
@@ -142,6 +144,23 @@ def test_fresh_weights_are_used_as_soon_as_they_are_stored(rig: Rig) -> None:
     assert headers(rig.generated()[-1])["streamgen_state_offset"] == "150"
     fresh = answered(rig, **ASKED)
     assert contents(fresh) == contents(rig.generated()[10:20])
+
+
+def test_a_state_in_files_is_followed_too(rig: Rig, tmp_path: Path) -> None:
+    filed = Rig(rig.config)
+    filed.store = FileStore(tmp_path)  # type: ignore[assignment]
+    filed.send(100)
+    publishing = filed.publisher()
+    turn(publishing)
+    filed.learn()
+    filed.ask(**ASKED)
+    turn(publishing)
+    assert contents(filed.generated()) == contents(answered(rig, **ASKED))
+    filed.send(50)
+    filed.learn()
+    filed.ask(**ASKED)
+    turn(publishing)
+    assert headers(filed.generated()[-1])["streamgen_state_offset"] == "150"
 
 
 def test_an_answer_is_in_the_partition_of_its_key_wherever_it_was_asked(rig: Rig) -> None:
@@ -388,7 +407,7 @@ def test_a_crash_loses_and_doubles_no_answer(rig: Rig, fault: Fault) -> None:
 
 
 def test_many_requests_go_in_several_transactions(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publisher, "MAX_PENDING", 25)
+    monkeypatch.setattr(outbox, "MAX_PENDING", 25)
     monkeypatch.setattr(publisher, "MAX_QUEUED", 3)
     transport = rig.transport()
     publishing = rig.publisher(transport)

@@ -93,6 +93,9 @@ def test_what_comes_without_its_manifest_is_not_there() -> None:
         assert state(partly) == {"a": 1.0, None: 2.0}
         taken(partly, second[n:])
         assert state(partly) == {"a": 3.0, "b": 4.0}
+        at_once = Changes(["in"], "app-state")
+        taken(at_once, first + second[:n])
+        assert state(at_once) == {"a": 1.0, None: 2.0}
 
 
 def test_a_manifest_whose_learners_compaction_took_is_passed_over() -> None:
