@@ -127,6 +127,7 @@ class StreamAEFull:
                 slab.host("window_new")[row] = 0
                 if learn:
                     self._learn(slab, row, learners[row], scores)
+                self._carry_anew(slab, row)
             if learn and fan.due(slab, row):
                 self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
         return scores
@@ -255,7 +256,6 @@ class StreamAEFull:
             else:
                 scores.loss.append(loss)
                 scores.seconds.append(perf_counter() - began)
-        self._carry_anew(slab, row)
 
     def _update(self, slab: Slab, row: int, learner: Learner) -> float | None:
         """One step of the optimiser; None when it was skipped as not finite."""

@@ -41,10 +41,16 @@ def test_every_model_and_preset_is_here() -> None:
     assert list(SMALL) == known
 
 
-def task(name: str, seed: int = 0, device: str = "cpu") -> Task:
+def task(
+    name: str, seed: int = 0, device: str = "cpu", stride: int | None = None, **settings: object
+) -> Task:
     model, _, preset = name.partition(" ")
     given = {"preset": preset} if preset else {}
-    config = InputConfig(topic="t", model={"name": model, **given, **SMALL[name]})
+    config = InputConfig(
+        topic="t",
+        model={"name": model, **given, **SMALL[name], **settings},
+        window=WindowConfig(stride=stride),
+    )
     return Task(TopicPartition("t", 0), config, ("a", "b"), seed, device)
 
 
@@ -231,7 +237,10 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
     assert np.isfinite(moved.process(columns(stream()[200:], first=200)).scores.surprise_NS).all()
 
 
-UPDATED = ("weights_P", "first_P", "second_P", "average_P", "updates", "draws", "mass_RV2", "windows")
+UPDATED = (
+    *("weights_P", "first_P", "second_P", "average_P", "updates", "draws", "mass_RV2", "windows"),
+    *("stretch_D", "stretch_count"),
+)
 
 
 def carried(state: Mapping[str, np.ndarray], judged: set[str]) -> dict[str, bytes]:
@@ -239,7 +248,7 @@ def carried(state: Mapping[str, np.ndarray], judged: set[str]) -> dict[str, byte
     return {
         field: values.tobytes()
         for field, values in state.items()
-        if field not in UPDATED and field not in judged and not field.startswith("kept_")
+        if field not in UPDATED and field not in judged and not field.startswith(("kept_", "fan_"))
     }
 
 
@@ -248,18 +257,8 @@ def test_following_moves_what_is_carried_as_scoring_does_and_learns_nothing(
     name: str, size: int, stride: int | None
 ) -> None:
     """A learner whose updates are of size nothing moves as one that only follows."""
-    model = {"name": name, **SMALL[name]}
-    never = model | ({} if name == "river" else {"learning_rate": 1e-300})
-    still, followed, learner = (
-        Task(
-            TopicPartition("t", 0),
-            InputConfig(topic="t", model=settings, window=WindowConfig(stride=stride)),
-            ("a", "b"),
-            0,
-            "cpu",
-        )
-        for settings in (never, model, model)
-    )
+    never: dict[str, object] = {} if name == "river" else {"learning_rate": 1e-300}
+    still, followed, learner = (task(name, stride=stride, **more) for more in (never, {}, {}))
     learner.process(columns(stream()[:300]))
     for other in (still, followed):
         other.restore(learner.snapshot(300).facts, learner.learners())
@@ -286,7 +285,7 @@ def test_a_kind_is_given_or_refused_by_name(name: str, kind: Kind) -> None:
     given_TD = np.full((6, D), np.nan)
     given_TD[:, 1] = 0.25
     if kind not in learner.model.kinds:
-        with pytest.raises(InputError, match=rf"{name} "):
+        with pytest.raises(InputError, match=f"{name.split()[0]} "):
             learner.generate("k", 6, 1, 0, kind, given_TD)
         return
     known_TD = given_TD if kind in ("impute", "what-if") else None
