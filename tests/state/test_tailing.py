@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from threading import Event
 
 import msgspec
 import numpy as np
@@ -43,7 +44,7 @@ def transactions(
     from streamgen.state import on_kafka
 
     producer = Written()
-    store = KafkaTaskStore(None, TARGET, source, producer)  # type: ignore[arg-type]
+    store = KafkaTaskStore(None, TARGET, source, producer, Event())  # type: ignore[arg-type]
     store._stored = on_kafka._Stored()
     for n, (changed, removed) in enumerate(steps, start=1):
         manifest = Manifest(
