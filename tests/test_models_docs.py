@@ -20,8 +20,21 @@ def test_a_models_settings_are_those_of_its_table(name: str) -> None:
     expected = []
     for key, field in type(models.settings({"name": name})).model_fields.items():
         shown = f"`{field.default}`" if isinstance(field.default, str) else str(field.default)
-        expected.append((field.alias or key, shown))
+        expected.append((field.alias or key, "null" if field.default is None else shown))
     assert rows == [row for row in expected if row[0] != "name"]
+
+
+def test_what_the_preset_paper_sets_is_in_its_table() -> None:
+    section = PAGE.split("\n## Presets and settings\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (\S+) \|$", section, flags=re.MULTILINE)
+    shown = {name: {row[0]: row[1 + n] for row in rows} for n, name in enumerate(("stream_ae", "rvae"))}
+    for name, told in shown.items():
+        sets = type(models.settings({"name": name})).presets["paper"]
+        written = {
+            key: "null" if value is None else f"`{value}`" if isinstance(value, str) else str(value)
+            for key, value in sets.items()
+        }
+        assert {key: value for key, value in told.items() if value != "–"} == written
 
 
 def test_every_model_is_in_the_first_table() -> None:

@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from streamgen.config import WindowConfig
 from streamgen.errors import ConfigError
 from streamgen.models import river, rvae, stream_ae, stream_ae_full
 from streamgen.models.online import OnlineModel
+from streamgen.models.settings import ModelSettings
 
 
 def _stream_ae(settings: stream_ae.Settings, features: int, window: WindowConfig, device: str) -> OnlineModel:
@@ -19,7 +20,7 @@ def _stream_ae(settings: stream_ae.Settings, features: int, window: WindowConfig
     return make(settings, features, window, device)
 
 
-_MODELS: dict[str, tuple[type[BaseModel], Callable[[Any, int, WindowConfig, str], OnlineModel]]] = {
+_MODELS: dict[str, tuple[type[ModelSettings], Callable[[Any, int, WindowConfig, str], OnlineModel]]] = {
     "stream_ae": (stream_ae.Settings, _stream_ae),
     "rvae": (rvae.Settings, rvae.RVAE),
     "river": (river.Settings, river.RiverDetector),
@@ -31,8 +32,24 @@ def names() -> list[str]:
     return list(_MODELS)
 
 
-def settings(model: Mapping[str, Any]) -> BaseModel:
-    """The validated settings of a model. Raises `ConfigError` that names what is unknown and the nearest."""
+def settings(model: Mapping[str, Any]) -> ModelSettings:
+    """The validated settings of a model. Raises `ConfigError` that names what is unknown and the nearest, or
+    what would change nothing."""
+    chosen = _validated(model)
+    idle = [f"model.{key} changes nothing with {why}" for key, why in chosen.idle().items() if key in model]
+    if idle:
+        name = model.get("name", "stream_ae")
+        raise ConfigError("; ".join(idle) + f": leave it out. Settings of {name}: docs/models.md.")
+    return chosen
+
+
+def without_idle(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The model less the settings that would change nothing beside the others. Raises `ConfigError`."""
+    idle = _validated(model).idle()
+    return {key: value for key, value in model.items() if key not in idle}
+
+
+def _validated(model: Mapping[str, Any]) -> ModelSettings:
     name = model.get("name", "stream_ae")
     if name not in _MODELS:
         near = difflib.get_close_matches(str(name), _MODELS, n=1)
@@ -44,6 +61,9 @@ def settings(model: Mapping[str, Any]) -> BaseModel:
     except ValidationError as error:
         problems = []
         for problem in error.errors():
+            if not problem["loc"]:  # of several settings together: it names them
+                problems.append(f"model.{problem['ctx']['error']}")
+                continue
             key = ".".join(str(part) for part in problem["loc"])
             near = difflib.get_close_matches(key, kind.model_fields, n=1)
             hint = f" (did you mean {near[0]}?)" if near and key not in kind.model_fields else ""

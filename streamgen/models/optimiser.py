@@ -21,17 +21,16 @@ from collections.abc import Mapping
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
+from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 
 
-class OptimiserSettings(BaseModel):
+class OptimiserSettings(ModelSettings):
     """Settings of the optimiser, which models have among their own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     optimizer: Literal["adam", "adamw", "sgd", "momentum"] = Field(
         "adam", description="How a gradient moves the weights."
@@ -44,7 +43,11 @@ class OptimiserSettings(BaseModel):
     weight_decay: float = Field(
         0.01, ge=0, le=10, description="adamw: decay of the weights, times the step size."
     )
-    clip_norm: float = Field(1.0, gt=0, description="Largest norm of a gradient.")
+    clip_norm: float | None = Field(1.0, gt=0, description="Largest norm of a gradient; null: any.")
+
+    def idle(self) -> dict[str, str]:
+        idle = {} if self.optimizer == "adamw" else {"weight_decay": f"optimizer: {self.optimizer}"}
+        return idle | ({} if self.schedule != "constant" else {"warm_up": "schedule: constant"})
 
 
 class Optimiser:
@@ -82,8 +85,9 @@ class Optimiser:
         norm = float(torch.linalg.vector_norm(gradient_P))
         if not math.isfinite(norm):
             return False
-        if norm > self.settings.clip_norm:
-            gradient_P = gradient_P * (self.settings.clip_norm / norm)
+        most = self.settings.clip_norm
+        if most is not None and norm > most:
+            gradient_P = gradient_P * (most / norm)
         step = int(slab.host("updates")[row]) + 1
         weights_P = slab.tensor("weights_P")[row]
         moments = [slab.tensor(name)[row] for name in self._moments]

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from streamgen.config import WindowConfig
 from streamgen.errors import InputError
@@ -23,16 +23,17 @@ from streamgen.models import scale
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.scale import Scale
+from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 from streamgen.records import Floats, Ints
 from streamgen.windows import Ticks
 
 
-class Settings(BaseModel):
+class Settings(ModelSettings):
     """Settings of `river`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     name: Literal["river"]
     detector: Literal["anomaly.HalfSpaceTrees"] = Field(

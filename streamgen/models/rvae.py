@@ -30,6 +30,7 @@ from torch import Tensor
 
 from streamgen.config import WindowConfig
 from streamgen.models import averaging, axes, scale, stretch
+from streamgen.models.activation import Activation
 from streamgen.models.axes import Axes, Float32s
 from streamgen.models.free_run import drawn, drawn_given, expected, following, free_run, warm
 from streamgen.models.initial import initial
@@ -54,11 +55,31 @@ _WEEK_MS = 7 * 86_400_000.0
 class Settings(OptimiserSettings):
     """Settings of `rvae`."""
 
+    presets = {  # noqa: RUF012 (pydantic's own, of the class)
+        # Plain: widths of 128 and 64, leaky ReLU, one Gaussian, the whole KL term from the beginning. (A t of
+        # the most degrees of freedom is a Gaussian to a 500th of a nat within two deviations.)
+        "paper": {
+            "hidden": 128, "dense": 64, "activation": "leaky_relu", "normalisation": "standard",
+            "components": 1, "dof": 1000.0, "kl_annealing": 1, "free_bits": 0.0, "clip_norm": None,
+            "ema": 0.0,
+        },
+    }  # fmt: skip
+
     name: Literal["rvae"]
-    preset: Literal["light", "full"] = Field(
-        "light", description="light: one update a window; full: several, on a reservoir of past windows."
+    preset: Literal["light", "full", "paper"] = Field(
+        "light",
+        description="light: one update a window; full: several, on a reservoir of past windows; paper: the "
+        "plain network, one update a window.",
     )
     hidden: int = Field(32, ge=1, le=1024, description="Units of the encoder's, and of the decoder's, state.")
+    layers: int = Field(1, ge=1, le=8, description="Recurrent layers of either, one on the other.")
+    dense: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Units of the dense layers; null: as hidden, and none in the encoder.",
+    )
+    activation: Activation = Field("tanh", description="What the dense layers apply.")
     latent: int = Field(8, ge=1, le=256, description="Dimensions of the latent.")
     normalisation: Normalisation = Field(
         "whitening", description="Units of what the network sees and is judged in."
@@ -71,9 +92,17 @@ class Settings(OptimiserSettings):
     ema: float = Field(
         0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from."
     )
-    reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
+    reservoir: int = Field(1024, ge=0, description="full: past windows kept; 0: none.")
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
+
+    def idle(self) -> dict[str, str]:
+        idle = super().idle()
+        if self.preset != "full":
+            idle |= dict.fromkeys(("reservoir", "updates", "batch"), f"preset: {self.preset}")
+        elif not self.reservoir:
+            idle["batch"] = "reservoir: 0"
+        return idle | ({} if self.kl_weight else dict.fromkeys(("kl_annealing", "free_bits"), "kl_weight: 0"))
 
 
 class RVAE:
@@ -85,7 +114,10 @@ class RVAE:
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
-        self.shape = Shape(features, settings.hidden, settings.latent, settings.components, TIME_FEATURES)
+        self.shape = Shape(
+            features, settings.hidden, settings.latent, settings.components, TIME_FEATURES, settings.layers,
+            settings.dense, settings.activation,
+        )  # fmt: skip
         self.T, self.stride = window.length, window.stride or window.length
         self.device = torch.device(device)
         full = settings.preset == "full"

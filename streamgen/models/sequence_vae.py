@@ -2,22 +2,25 @@
 
     h_t = GRU(h_{t−1}, [u_t, d_t, m_t, c_t])                            encoder, h_0 = 0; Cho et al. 2014
     q(z | x) = N(ζ, diag τ²),   ζ, log τ = h_T W + w                    Kingma & Welling 2013
-    p(x_1 | z) = mixture(tanh([z, c_1] F + f) G + g)                    of whitened levels
+    p(x_1 | z) = mixture(a([z, c_1] F + f) G + g)                       of whitened levels
     g_1 = tanh(z V + v),   g_t = GRU(g_{t−1}, [u_{t−1}, d_{t−1}, m_{t−1}, c_t, z])                decoder
-    p(x_t | z, x_<t) = mixture(tanh([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)        of whitened steps
+    p(x_t | z, x_<t) = mixture(a([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)           of whitened steps
     skip: every mean moves by [u, d]_{t−1} S
 
 u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
-the time features; mixtures are those of `mixture_t`. Sequence autoencoders with one latent a sequence: Fabius
-& van Amersfoort 2014, "Variational recurrent auto-encoders"; a decoder that also sees the records before:
-Bowman et al. 2016, "Generating sentences from a continuous space".
+the time features, a the activation (tanh); mixtures are those of `mixture_t`. Of more GRU layers, W and A
+read the last one's states. Where dense layers have a width of their own, a(h_T E + e) stands for h_T.
+Sequence autoencoders with one latent a sequence: Fabius & van Amersfoort 2014, "Variational recurrent
+auto-encoders"; a decoder that also sees the records before: Bowman et al. 2016, "Generating sentences from a
+continuous space".
 
     loss = (−Σ_t log p(x_t | z, x_<t) + β Σ_j max(KL_j, λ)) / number of seen values,   z = ζ + τ ε
 
 KL_j is the mean over the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
 
-Shapes: B windows of T records, D features, H hidden units, Z latent dimensions, K mixture components, C time
-features, I = 3D + C inputs of a record, G = 3H gates, O = K (1 + 2D) outputs, N = B (T − 1) steps.
+Shapes: B windows of T records, D features, H hidden units of a layer (or the dense ones' own number, E), S of
+all recurrent layers, Z latent dimensions, K mixture components, C time features, I = 3D + C inputs of a
+record, G = 3H gates, O = K (1 + 2D) outputs, N = B (T − 1) steps.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamgen.models.activation import ACTIVATIONS, Activation
 from streamgen.models.flat import Shapes, flat_size, flat_views
 from streamgen.models.gru import gru, gru_shapes
 from streamgen.models.mixture_t import MixtureT, bounded
@@ -34,34 +38,44 @@ from streamgen.models.mixture_t import MixtureT, bounded
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of one learner's network."""
+    """Sizes of one learner's network, its recurrent `layers`, and the `dense` ones' width (None: H) and
+    activation."""
 
     D: int
     H: int
     Z: int
     K: int
     C: int
+    layers: int = 1
+    dense: int | None = None
+    activation: Activation = "tanh"
+
+    @property
+    def S(self) -> int:
+        return self.layers * self.H
 
     @property
     def parameters(self) -> Shapes:
         """Where one is a matrix that multiplies from the right its inputs come first; torch's GRU has them
         last."""
-        D, H, Z, K, C = self.D, self.H, self.Z, self.K, self.C
-        O = K * (1 + 2 * D)  # noqa: E741
+        D, H, Z, K, C, S = self.D, self.H, self.Z, self.K, self.C, self.S
+        O, E = K * (1 + 2 * D), self.dense or H  # noqa: E741
+        dense = {"encode_HE": (H, E), "encode_bias_E": (E,)} if self.dense else {}
         return {
-            **gru_shapes("encode", 3 * D + C, H),
-            "latent_H2Z": (H, 2 * Z),
+            **gru_shapes("encode", 3 * D + C, H, self.layers),
+            **dense,
+            "latent_H2Z": (E, 2 * Z),
             "latent_bias_2Z": (2 * Z,),
-            "first_ZCH": (Z + C, H),
-            "first_bias_H": (H,),
-            "first_HO": (H, O),
+            "first_ZCH": (Z + C, E),
+            "first_bias_H": (E,),
+            "first_HO": (E, O),
             "first_bias_O": (O,),
-            "begin_ZH": (Z, H),
-            "begin_bias_H": (H,),
-            **gru_shapes("decode", 3 * D + C + Z, H),
-            "head_FH": (H + 2 * D + Z, H),
-            "head_bias_H": (H,),
-            "out_HO": (H, O),
+            "begin_ZS": (Z, S),
+            "begin_bias_S": (S,),
+            **gru_shapes("decode", 3 * D + C + Z, H, self.layers),
+            "head_FH": (H + 2 * D + Z, E),
+            "head_bias_H": (E,),
+            "out_HO": (E, O),
             "out_bias_O": (O,),
             "skip_2DD": (2 * D, D),
         }
@@ -94,6 +108,7 @@ class SequenceVAE:
         self.shape, self.dof, self._stretch_D = shape, dof, stretch_D
         self.w = flat_views(shape.parameters, flat_P)
         self._level_DD, self._step_DD = level_DD, step_DD
+        self._activation = ACTIVATIONS[shape.activation]
 
     def encode(self, input_BTI: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log scale of q(z | x), both [B, Z]; of no record it is the prior."""
@@ -101,33 +116,36 @@ class SequenceVAE:
         if T == 0:
             zero_BZ = input_BTI.new_zeros(B, self.shape.Z)
             return zero_BZ, zero_BZ
-        hidden_1BH = gru(self.w, "encode", input_BTI, input_BTI.new_zeros(B, self.shape.H))[:, -1]
-        mean_BZ, scale_BZ = (hidden_1BH @ self.w["latent_H2Z"] + self.w["latent_bias_2Z"]).chunk(2, dim=1)
+        state_BTS = gru(self.w, "encode", input_BTI, input_BTI.new_zeros(B, self.shape.S))
+        hidden_BH = state_BTS[:, -1, -self.shape.H :]
+        if self.shape.dense:
+            hidden_BH = self._activation(hidden_BH @ self.w["encode_HE"] + self.w["encode_bias_E"])
+        mean_BZ, scale_BZ = (hidden_BH @ self.w["latent_H2Z"] + self.w["latent_bias_2Z"]).chunk(2, dim=1)
         return mean_BZ, bounded(scale_BZ)
 
     def first(self, z_BZ: Tensor, time_BC: Tensor) -> MixtureT:
         """p(x_1 | z), over levels."""
-        a_BH = torch.tanh(torch.cat([z_BZ, time_BC], 1) @ self.w["first_ZCH"] + self.w["first_bias_H"])
+        a_BH = self._activation(torch.cat([z_BZ, time_BC], 1) @ self.w["first_ZCH"] + self.w["first_bias_H"])
         out_BO = a_BH @ self.w["first_HO"] + self.w["first_bias_O"]
         return MixtureT.of(out_BO, self.shape.K, self._level_DD, self.dof)
 
     def begin(self, z_BZ: Tensor) -> Tensor:
-        """g_1, [B, H]: the decoder before its first record."""
-        return torch.tanh(z_BZ @ self.w["begin_ZH"] + self.w["begin_bias_H"])
+        """g_1, [B, S]: the decoder before its first record; a GRU's states lie between ±1."""
+        return torch.tanh(z_BZ @ self.w["begin_ZS"] + self.w["begin_bias_S"])
 
-    def decode(self, z_BZ: Tensor, before_BTI: Tensor, time_BTC: Tensor, state_BH: Tensor) -> Tensor:
-        """The decoder's states g before each of T records, [B, T, H]: `before_BTI` are the records before
-        them, `time_BTC` the times of the records themselves, `state_BH` the state to start from."""
+    def decode(self, z_BZ: Tensor, before_BTI: Tensor, time_BTC: Tensor, state_BS: Tensor) -> Tensor:
+        """The decoder's states g before each of T records, [B, T, S]: `before_BTI` are the records before
+        them, `time_BTC` the times of the records themselves, `state_BS` the state to start from."""
         T, record = before_BTI.shape[1], 3 * self.shape.D
         z_BTZ = z_BZ.unsqueeze(1).expand(-1, T, -1)
         input_BTI = torch.cat([before_BTI[:, :, :record], time_BTC, z_BTZ], 2)
-        return gru(self.w, "decode", input_BTI, state_BH)
+        return gru(self.w, "decode", input_BTI, state_BS)
 
-    def next(self, z_NZ: Tensor, before_NI: Tensor, state_NH: Tensor) -> MixtureT:
+    def next(self, z_NZ: Tensor, before_NI: Tensor, state_NS: Tensor) -> MixtureT:
         """p(x_t | z, x_<t), over steps, given the decoder's state and the record before."""
         skip_N2D = before_NI[:, : 2 * self.shape.D]
-        f_NF = torch.cat([state_NH, skip_N2D, z_NZ], 1)
-        a_NH = torch.tanh(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
+        f_NF = torch.cat([state_NS[:, -self.shape.H :], skip_N2D, z_NZ], 1)
+        a_NH = self._activation(f_NF @ self.w["head_FH"] + self.w["head_bias_H"])
         out_NO, shift_ND = a_NH @ self.w["out_HO"] + self.w["out_bias_O"], skip_N2D @ self.w["skip_2DD"]
         stretch_ND = None if self._stretch_D is None else self._stretch_D.expand_as(shift_ND)
         return MixtureT.of(out_NO, self.shape.K, self._step_DD, self.dof, shift_ND, stretch_ND)
@@ -148,9 +166,9 @@ class SequenceVAE:
         B, T, _ = input_BTI.shape
         time_BTC = input_BTI[:, :, 3 * D :]
         first_B = self.first(z_BZ, time_BTC[:, 0]).nll(windows.target_BTD[:, 0], windows.seen_BTD[:, 0])
-        state_BTH = self.decode(z_BZ, input_BTI[:, :-1], time_BTC[:, 1:], self.begin(z_BZ))
+        state_BTS = self.decode(z_BZ, input_BTI[:, :-1], time_BTC[:, 1:], self.begin(z_BZ))
         steps = self.next(
-            z_BZ.repeat_interleave(T - 1, 0), input_BTI[:, :-1].flatten(0, 1), state_BTH.flatten(0, 1)
+            z_BZ.repeat_interleave(T - 1, 0), input_BTI[:, :-1].flatten(0, 1), state_BTS.flatten(0, 1)
         )
         step_N = steps.nll(windows.target_BTD[:, 1:].flatten(0, 1), windows.seen_BTD[:, 1:].flatten(0, 1))
         return first_B + step_N.view(B, T - 1).sum(1)

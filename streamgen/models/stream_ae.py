@@ -4,14 +4,15 @@ One record a step. From the carried state h_{t-1} the model gives the distributi
 scores the record against it, encodes the record, and moves the state on:
 
     f_t = [h_{t-1}, u_{t-1}, d_{t-1}, c_t]                  what is known before x_t is seen
-    a_t = tanh(f_t A + b)
+    a_t = a(f_t A + b)
     μ_t, log σ_t, m_t, log s_t = a_t O + o                  direct mean, noise, prior of the latent
     p(z_t | h) = N(m_t, diag s_t²)                          the latent's prior, conditioned on the state
     p(x_t | z_t, h): y_t = μ_t + [u, d]_{t-1} S + L z_t + σ_t ε          y_t = (x_t − x_{t-1}) / δ
     h_t = GRU(h_{t-1}, [u_t, d_t, mask_t, c_t])             Cho et al. 2014
 
-u is the level and d the increment in units of running scales, c the time features. Latent and noise share
-one Student-t scale (ν degrees of freedom), so that the one-step predictive distribution and the encoder
+u is the level and d the increment in units of running scales (`units`), c the time features, a the activation
+(tanh). Of more GRU layers each reads the one below, and f the last one's state. Latent and noise share one
+Student-t scale (ν degrees of freedom), so that the one-step predictive distribution and the encoder
 p(z_t | x_t, h) are in closed form (`factor_t`): no sample is needed for the likelihood, and a missing value
 is marginalised exactly.
 
@@ -19,8 +20,9 @@ Recurrent latent models with a conditional prior: Chung et al. 2015, "A recurren
 sequential data". Training: truncated back-propagation through each full window, one Adam step (Kingma & Ba
 2015) a window.
 
-Shapes: B steps whose distributions are computed in one call, T steps of a window, D features, H hidden
-units, K latent dimensions, C time features, F = H + 2D + C.
+Shapes: B steps whose distributions are computed in one call, T steps of a window, D features, H hidden units
+of a layer (or the dense one's own number, E), S of all recurrent layers, K latent dimensions, C time
+features, F = H + 2D + C.
 """
 
 from __future__ import annotations
@@ -29,19 +31,21 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import scale
+from streamgen.models import scale, units
+from streamgen.models.activation import ACTIVATIONS, Activation
 from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.flat import flat_size, flat_views
+from streamgen.models.gru import layer_name
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
@@ -63,18 +67,29 @@ class Shape:
     H: int
     K: int
     C: int
+    layers: int = 1
+    dense: int | None = None
+
+    @property
+    def S(self) -> int:
+        return self.layers * self.H
 
     @property
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        D, H, K, C = self.D, self.H, self.K, self.C
-        return {
-            "gru_input_IG": (3 * D + C, 3 * H),
-            "gru_hidden_HG": (H, 3 * H),
-            "gru_bias_G": (3 * H,),
-            "gru_hidden_bias_H": (H,),  # of the candidate, inside the reset gate
-            "head_FH": (H + 2 * D + C, H),
-            "head_bias_H": (H,),
-            "out_HO": (H, 2 * D + 2 * K),
+        D, H, K, C, E = self.D, self.H, self.K, self.C, self.dense or self.H
+        recurrent: dict[str, tuple[int, ...]] = {}
+        for layer in range(self.layers):
+            one = layer_name("gru", layer)
+            recurrent |= {
+                f"{one}_input_IG": (3 * D + C if layer == 0 else H, 3 * H),
+                f"{one}_hidden_HG": (H, 3 * H),
+                f"{one}_bias_G": (3 * H,),
+                f"{one}_hidden_bias_H": (H,),  # of the candidate, inside the reset gate
+            }
+        return recurrent | {
+            "head_FH": (H + 2 * D + C, E),
+            "head_bias_H": (E,),
+            "out_HO": (E, 2 * D + 2 * K),
             "out_bias_O": (2 * D + 2 * K,),
             "skip_2DD": (2 * D, D),
             "loading_KD": (K, D),
@@ -90,21 +105,36 @@ class Shape:
         return flat_views(self.parameters, flat_P)
 
 
-def step_gru(w: dict[str, Tensor], hidden_1H: Tensor, input_1G: Tensor) -> Tensor:
-    """One GRU step; `input_1G` is already multiplied by the input weights and has their bias."""
+def step_gru(w: dict[str, Tensor], hidden_1H: Tensor, input_1G: Tensor, layer: str = "gru") -> Tensor:
+    """One step of one layer; `input_1G` is already multiplied by the input weights and has their bias."""
     H = hidden_1H.shape[1]
-    gates_1G = hidden_1H @ w["gru_hidden_HG"]
+    gates_1G = hidden_1H @ w[f"{layer}_hidden_HG"]
     reset_update = torch.sigmoid(input_1G[:, : 2 * H] + gates_1G[:, : 2 * H])
     candidate_1H = torch.tanh(
-        input_1G[:, 2 * H :] + reset_update[:, :H] * (gates_1G[:, 2 * H :] + w["gru_hidden_bias_H"])
+        input_1G[:, 2 * H :] + reset_update[:, :H] * (gates_1G[:, 2 * H :] + w[f"{layer}_hidden_bias_H"])
     )
     return torch.lerp(candidate_1H, hidden_1H, reset_update[:, H:])
 
 
-def predict(w: dict[str, Tensor], known_BF: Tensor, skip_B2D: Tensor, dof: float) -> Predictive:
+def carry(w: dict[str, Tensor], hidden_BS: Tensor, input_BI: Tensor) -> Tensor:
+    """The states of all layers after one record."""
+    parts = []
+    for layer, hidden_BH in enumerate(torch.split(hidden_BS, w["gru_hidden_HG"].shape[0], 1)):
+        one = layer_name("gru", layer)
+        input_BI = step_gru(w, hidden_BH, input_BI @ w[f"{one}_input_IG"] + w[f"{one}_bias_G"], one)
+        parts.append(input_BI)
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def predict(
+    w: dict[str, Tensor], hidden_BS: Tensor, skip_B2D: Tensor, time_BC: Tensor, dof: float,
+    activation: Activation,
+) -> Predictive:  # fmt: skip
     """The predictive distribution of B steps from what is known before each."""
     K, D = w["loading_KD"].shape
-    out_BO = torch.tanh(known_BF @ w["head_FH"] + w["head_bias_H"]) @ w["out_HO"] + w["out_bias_O"]
+    known_BF = torch.cat([hidden_BS[:, -w["gru_hidden_HG"].shape[0] :], skip_B2D, time_BC], 1)
+    sum_BE = known_BF @ w["head_FH"] + w["head_bias_H"]
+    out_BO = ACTIVATIONS[activation](sum_BE) @ w["out_HO"] + w["out_bias_O"]
     mean_BD, noise_BD, prior_BK, latent_BK = torch.split(out_BO, [D, D, K, K], dim=1)
     mean_BD = mean_BD + skip_B2D @ w["skip_2DD"] + prior_BK @ w["loading_KD"]
     # Between e^-3 and e^3 of a usual step: what is off by less than a twentieth of a step is no news, however
@@ -114,27 +144,31 @@ def predict(w: dict[str, Tensor], known_BF: Tensor, skip_B2D: Tensor, dof: float
 
 
 def window_loss(
-    w: dict[str, Tensor], hidden_1H: Tensor, skip_T2D: Tensor, input_TI: Tensor, target_TD: Tensor,
-    seen_TD: Tensor, dof: float,
+    w: dict[str, Tensor], hidden_1S: Tensor, skip_T2D: Tensor, input_TI: Tensor, target_TD: Tensor,
+    seen_TD: Tensor, dof: float, activation: Activation = "tanh",
 ) -> Tensor:  # fmt: skip
-    """Mean nll per seen value, in nats, of a window whose carried state was `hidden_1H` before it."""
-    input_TG = input_TI @ w["gru_input_IG"] + w["gru_bias_G"]
-    hidden = [hidden_1H]
-    for t in range(input_TI.shape[0] - 1):
-        hidden.append(step_gru(w, hidden[-1], input_TG[t : t + 1]))
+    """Mean nll per seen value, in nats, of a window whose carried state was `hidden_1S` before it."""
     time_TC = input_TI[:, 3 * target_TD.shape[1] :]
-    known_TF = torch.cat([torch.cat(hidden), skip_T2D, time_TC], 1)
-    scored = likelihood(predict(w, known_TF, skip_T2D, dof), target_TD, seen_TD)
+    hidden_TH, below_TI = hidden_1S, input_TI
+    for layer, state_1H in enumerate(torch.split(hidden_1S, w["gru_hidden_HG"].shape[0], 1)):
+        one = layer_name("gru", layer)
+        input_TG = below_TI @ w[f"{one}_input_IG"] + w[f"{one}_bias_G"]
+        hidden = [state_1H]
+        for t in range(input_TI.shape[0] - 1):
+            hidden.append(step_gru(w, hidden[-1], input_TG[t : t + 1], one))
+        hidden_TH = torch.cat(hidden)
+        below_TI = hidden_TH[1:]
+    scored = likelihood(predict(w, hidden_TH, skip_T2D, time_TC, dof, activation), target_TD, seen_TD)
     return scored.nll_B.sum() / seen_TD.sum().clamp_min(1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One scored record on its way into the state."""
+    """One scored record on its way into the state; `unit_D` is that of its step."""
 
     there_D: Bools
     filled_D: Floats
-    delta_D: Floats
+    unit_D: Floats
     time_C: Float32s
     target_1D: Tensor
     seen_1D: Tensor
@@ -143,23 +177,57 @@ class _Record:
 class Settings(OptimiserSettings):
     """Settings of `stream_ae`."""
 
+    presets = {  # noqa: RUF012 (pydantic's own, of the class)
+        "full": {"normalisation": "whitening"},
+        # Plain: widths of 128 and 64, leaky ReLU, a Gaussian. (A t of the most degrees of freedom is one to a
+        # 500th of a nat within two deviations.)
+        "paper": {
+            "hidden": 128, "dense": 64, "activation": "leaky_relu", "normalisation": "standard",
+            "dof": 1000.0, "clip_norm": None,
+        },
+    }  # fmt: skip
+
     name: Literal["stream_ae"] = "stream_ae"
-    preset: Literal["light", "full"] = Field(
-        "light", description="light: one update a window; full: several, on a reservoir of past windows."
+    preset: Literal["light", "full", "paper"] = Field(
+        "light",
+        description="light: one update a window; full: several, on a reservoir of past windows; paper: the "
+        "plain network, one update a window.",
     )
-    hidden: int = Field(32, ge=1, le=1024, description="Units of the recurrent state.")
-    latent: int = Field(2, ge=1, le=64, description="light: dimensions of the latent, at most the features.")
+    hidden: int = Field(32, ge=1, le=1024, description="Units of a recurrent layer.")
+    layers: int = Field(1, ge=1, le=8, description="Recurrent layers, one on the other.")
+    dense: int | None = Field(None, ge=1, le=1024, description="Units of the dense layer; null: as hidden.")
+    activation: Activation = Field("tanh", description="What the dense layer applies.")
+    latent: int = Field(
+        2, ge=1, le=64, description="Dimensions of the latent, at most the features; not full."
+    )
     learning_rate: float = Field(0.002, gt=0, le=1, description="The optimiser's step size.")
     dof: float = Field(4.0, gt=2, le=1000, description="Degrees of freedom of the Student-t likelihood.")
     normalisation: Normalisation = Field(
-        "whitening", description="full: units of what the network sees and is judged in."
+        "robust", description="Units of what the network sees and is judged in; full: whitening."
     )
     components: int = Field(5, ge=1, le=64, description="full: components of the mixture.")
     burn_in: int = Field(16, ge=1, le=1024, description="full: records before a window that renew its state.")
     ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")
-    reservoir: int = Field(1024, ge=1, description="full: past windows kept.")
+    reservoir: int = Field(1024, ge=0, description="full: past windows kept; 0: none.")
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(8, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
+
+    @model_validator(mode="after")
+    def _whitening_is_of_full(self) -> Self:
+        if self.normalisation == "whitening" and self.preset != "full":
+            raise ValueError(
+                f"normalisation: whitening needs preset: full; with {self.preset} it is the latent that "
+                "takes up what moves together"
+            )
+        return self
+
+    def idle(self) -> dict[str, str]:
+        idle = super().idle()
+        if self.preset == "full":
+            idle["latent"] = "preset: full"
+            return idle | ({} if self.reservoir else {"batch": "reservoir: 0"})
+        of_full = ("components", "burn_in", "ema", "reservoir", "updates", "batch")
+        return idle | dict.fromkeys(of_full, f"preset: {self.preset}")
 
 
 class StreamAE:
@@ -171,7 +239,8 @@ class StreamAE:
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
-        self.shape = Shape(features, settings.hidden, min(settings.latent, features), TIME_FEATURES)
+        latent = min(settings.latent, features)
+        self.shape = Shape(features, settings.hidden, latent, TIME_FEATURES, settings.layers, settings.dense)
         self.T, self.stride = window.length, window.stride or window.length
         self.device = torch.device(device)
         self._views: dict[int, dict[str, Tensor]] = {}
@@ -181,18 +250,19 @@ class StreamAE:
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, carried state, scales, and the open window of T records."""
-        D, H, C = self.shape.D, self.shape.H, self.shape.C
+        D, S, C = self.shape.D, self.shape.S, self.shape.C
 
         def tensor(*shape: int) -> StateField:
             return StateField(shape, dtype="float32", on_device=True)
 
         return {
             **self._optimiser.fields(self.shape.size),
-            "hidden_1H": tensor(1, H),
+            "hidden_1S": tensor(1, S),
             "skip_12D": tensor(1, 2 * D),
             **scale.fields(D),
+            **units.fields(D, self.settings.normalisation),
             "window_fill": StateField(dtype="int64"),
-            "window_hidden_TH": tensor(self.T, H),
+            "window_hidden_TS": tensor(self.T, S),
             "window_skip_T2D": tensor(self.T, 2 * D),
             "window_input_TI": tensor(self.T, 3 * D + C),
             "window_target_TD": tensor(self.T, D),
@@ -206,7 +276,7 @@ class StreamAE:
         drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
         w = self.shape.views(drawn_P)
         for name, view in w.items():
-            if name.startswith(("gru_input", "gru_hidden_HG", "head_FH", "loading")):
+            if name.endswith(("_IG", "_HG", "_FH", "_KD")):
                 view.mul_(1.0 / math.sqrt(self.shape.H if name.startswith("gru") else view.shape[0]))
             else:
                 view.zero_()
@@ -278,13 +348,13 @@ class StreamAE:
         what = "generate" if kind == "continue" else kind
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
         now, w = Scale.of(slab, row), self.weights(slab, row)
-        delta_D = now.delta()
+        origin_D, level_D, unit_D = units.units(slab, row, self.settings.normalisation)
         last_BD = np.tile(np.where(now.count_D > 0, now.last_D, now.mean_D), (count, 1))
-        hidden_BH = slab.tensor("hidden_1H")[row].repeat(count, 1)
+        hidden_BS = slab.tensor("hidden_1S")[row].repeat(count, 1)
         skip_B2D = slab.tensor("skip_12D")[row].repeat(count, 1)
         if kind == "prior":
             last_BD = np.tile(now.mean_D, (count, 1))
-            hidden_BH, skip_B2D = torch.zeros_like(hidden_BH), torch.zeros_like(skip_B2D)
+            hidden_BS, skip_B2D = torch.zeros_like(hidden_BS), torch.zeros_like(skip_B2D)
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         ahead_T = np.arange(1, length + 1) * gap
         time_TC = time_features(
@@ -294,7 +364,7 @@ class StreamAE:
         with torch.inference_mode():
             for t in range(length):
                 time_BC = torch.from_numpy(np.tile(time_TC[t].astype(np.float32), (count, 1))).to(self.device)
-                p = predict(w, torch.cat([hidden_BH, skip_B2D, time_BC], 1), skip_B2D, dof)
+                p = predict(w, hidden_BS, skip_B2D, time_BC, dof, self.settings.activation)
                 normal_B = noise.standard_normal((count, K + D)).astype(np.float32)
                 drawn_BO = torch.from_numpy(normal_B).to(self.device)
                 shared_B1 = torch.from_numpy(
@@ -302,19 +372,19 @@ class StreamAE:
                 ).to(self.device)
                 latent_BD = (drawn_BO[:, :K] * torch.exp(p.log_latent_BK)) @ p.loading_KD
                 y_BD = p.mean_BD + shared_B1 * (latent_BD + torch.exp(p.log_noise_BD) * drawn_BO[:, K:])
-                step_BD = delta_D * y_BD.cpu().numpy().astype(np.float64)
+                step_BD = unit_D * y_BD.cpu().numpy().astype(np.float64)
                 last_BD = out_BTD[:, t] = last_BD + step_BD
                 input_BI = np.concatenate(
                     [
-                        now.level(last_BD),
-                        4.0 * np.tanh(step_BD / delta_D / 4.0),
+                        4.0 * np.tanh((last_BD - origin_D) / level_D / 4.0),
+                        4.0 * np.tanh(step_BD / unit_D / 4.0),
                         np.ones((count, D)),
                         np.tile(time_TC[t], (count, 1)),
                     ],
                     axis=1,
                 )
                 input_BI_ = torch.from_numpy(input_BI.astype(np.float32)).to(self.device)
-                hidden_BH = step_gru(w, hidden_BH, input_BI_ @ w["gru_input_IG"] + w["gru_bias_G"])
+                hidden_BS = carry(w, hidden_BS, input_BI_)
                 skip_B2D = input_BI_[:, : 2 * D]
         return out_BTD
 
@@ -332,21 +402,21 @@ class StreamAE:
         """Score record n against the state before it, and write the result into `scores`."""
         D, C = self.shape.D, self.shape.C
         now = Scale.of(slab, row)
-        delta_D = now.delta()
+        _, _, unit_D = units.units(slab, row, self.settings.normalisation)
         there_D = ~np.isnan(value_D)
         first_D = now.count_D == 0
         seen_D = there_D & ~first_D
         # One small buffer crosses to the device: time features, then target and mask.
         host = np.empty(C + 2 * D, dtype=np.float32)
         host[:C] = time_C
-        y_D = np.minimum(np.maximum((value_D - now.last_D) / delta_D, -1e6), 1e6)
+        y_D = np.minimum(np.maximum((value_D - now.last_D) / unit_D, -1e6), 1e6)
         host[C : C + D] = np.where(seen_D, y_D, 0.0)
         host[C + D :] = seen_D
         device_1 = torch.from_numpy(host).to(self.device)[None]
         time_1C, target_1D, seen_1D = device_1[:, :C], device_1[:, C : C + D], device_1[:, C + D :]
         w = self.weights(slab, row)
-        hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
-        p = predict(w, torch.cat([hidden_1H, skip_12D, time_1C], 1), skip_12D, self.settings.dof)
+        hidden_1S, skip_12D = slab.tensor("hidden_1S")[row], slab.tensor("skip_12D")[row]
+        p = predict(w, hidden_1S, skip_12D, time_1C, self.settings.dof, self.settings.activation)
         scored = likelihood(p, target_1D, seen_1D)
         host_out = torch.cat(
             [scored.nll_B, scored.tail_B, scored.quadratic_BD[0], scored.expected_BD[0], p.scale_BD()[0]]
@@ -356,41 +426,45 @@ class StreamAE:
         quadratic_D, expected_D, scale_D = out[2 : 2 + D], out[2 + D : 2 + 2 * D], out[2 + 2 * D :]
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
+            # In nats of δ, whatever the units.
+            nll += float(np.log(unit_D[seen_D] / now.delta()[seen_D]).sum())
             scores.nll_N[n] = nll
             dof = self.settings.dof
             strangeness, drift = (ask(value_D, seen_D, dof) for ask in (now.strangeness, now.drift))
             scores.surprise_NS[n] = nll, strangeness, drift
             scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
-        centre_D = np.where(first_D, np.nan, now.last_D + delta_D * expected_D)
+        centre_D = np.where(first_D, np.nan, now.last_D + unit_D * expected_D)
         scores.expected_ND[n] = centre_D
-        scores.low_ND[n] = centre_D - self._t90 * delta_D * scale_D
-        scores.high_ND[n] = centre_D + self._t90 * delta_D * scale_D
+        scores.low_ND[n] = centre_D - self._t90 * unit_D * scale_D
+        scores.high_ND[n] = centre_D + self._t90 * unit_D * scale_D
         # What the state sees of a missing value is what was expected in its place.
         filled_D = np.where(there_D, value_D, np.where(first_D, 0.0, centre_D))
-        return _Record(there_D, filled_D, delta_D, time_C, target_1D, seen_1D)
+        return _Record(there_D, filled_D, unit_D, time_C, target_1D, seen_1D)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, record: _Record) -> bool:
         """Move scales, window and carried state over a record; True when the window is complete."""
         D, C = self.shape.D, self.shape.C
-        now = Scale.of(slab, row)
+        now, kind = Scale.of(slab, row), self.settings.normalisation
+        step_D = value_D - now.last_D  # NaN where one is missing
         last_D = np.where(np.isnan(now.last_D), record.filled_D, now.last_D)
         now.observe(value_D, record.there_D)
+        units.observe(slab, row, kind, value_D, record.there_D, step_D)
+        origin_D, level_D, _ = units.units(slab, row, kind)
         host = np.empty(3 * D + C, dtype=np.float32)
-        host[:D] = now.level(record.filled_D)
-        host[D : 2 * D] = 4.0 * np.tanh((record.filled_D - last_D) / record.delta_D / 4.0)
+        host[:D] = 4.0 * np.tanh((record.filled_D - origin_D) / level_D / 4.0)
+        host[D : 2 * D] = 4.0 * np.tanh((record.filled_D - last_D) / record.unit_D / 4.0)
         host[2 * D : 3 * D] = record.there_D
         host[3 * D :] = record.time_C
         input_1I = torch.from_numpy(host).to(self.device)[None]
-        hidden_1H, skip_12D = slab.tensor("hidden_1H")[row], slab.tensor("skip_12D")[row]
+        hidden_1S, skip_12D = slab.tensor("hidden_1S")[row], slab.tensor("skip_12D")[row]
         fill = int(slab.host("window_fill")[row])
         for name, part in (
-            ("window_hidden_TH", hidden_1H), ("window_skip_T2D", skip_12D), ("window_input_TI", input_1I),
+            ("window_hidden_TS", hidden_1S), ("window_skip_T2D", skip_12D), ("window_input_TI", input_1I),
             ("window_target_TD", record.target_1D), ("window_seen_TD", record.seen_1D),
         ):  # fmt: skip
             slab.tensor(name)[row, fill] = part[0]
         slab.host("window_fill")[row] = fill + 1
-        w = self.weights(slab, row)
-        hidden_1H.copy_(step_gru(w, hidden_1H, input_1I @ w["gru_input_IG"] + w["gru_bias_G"]))
+        hidden_1S.copy_(carry(self.weights(slab, row), hidden_1S, input_1I))
         skip_12D.copy_(input_1I[:, : 2 * D])
         return fill + 1 == self.T
 
@@ -409,14 +483,23 @@ class StreamAE:
             window[:keep] = window[self.stride :].clone()
         slab.host("window_fill")[row] = keep
 
-    _WINDOW = ("window_hidden_TH", "window_skip_T2D", "window_input_TI", "window_target_TD", "window_seen_TD")
+    _WINDOW = ("window_hidden_TS", "window_skip_T2D", "window_input_TI", "window_target_TD", "window_seen_TD")
 
     def loss_and_gradient(self, slab: Slab, row: int) -> tuple[float, Tensor]:
         """Mean nll per seen value over the window (nats), and its gradient [P] by back-propagation through
         the T steps, from the carried state with which the window began."""
         weights_P = slab.tensor("weights_P")[row].detach().clone().requires_grad_()
         w = self.shape.views(weights_P)
-        hidden_TH, skip_T2D, input_TI, target_TD, seen_TD = (slab.tensor(name)[row] for name in self._WINDOW)
-        loss = window_loss(w, hidden_TH[:1], skip_T2D, input_TI, target_TD, seen_TD, self.settings.dof)
+        hidden_TS, skip_T2D, input_TI, target_TD, seen_TD = (slab.tensor(name)[row] for name in self._WINDOW)
+        loss = window_loss(
+            w,
+            hidden_TS[:1],
+            skip_T2D,
+            input_TI,
+            target_TD,
+            seen_TD,
+            self.settings.dof,
+            self.settings.activation,
+        )
         (gradient_P,) = torch.autograd.grad(loss, weights_P)
         return float(loss.detach()), gradient_P

@@ -12,7 +12,8 @@ Newest weights score and carry the state. Sequences come from averaged ones (`av
 through the newest window. Spreads are corrected by honest predictions (`stretch`), those of sequences also by
 honest forecasts (`fan`).
 
-Shapes: B windows of S = burn_in + T records, D features, H hidden units, C time features, I inputs.
+Shapes: B windows of S = burn_in + T records, D features, H units of the carried state (of all layers), C time
+features, I inputs.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ class StreamAEFull:
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
         self.settings = settings
-        self.shape = Shape(features, settings.hidden, settings.components, TIME_FEATURES)
+        self.shape = Shape(
+            features, settings.hidden, settings.components, TIME_FEATURES, settings.layers, settings.dense,
+            settings.activation,
+        )  # fmt: skip
         self.T, self.stride = window.length, window.stride or window.length
         self.S = settings.burn_in + self.T
         self.device = torch.device(device)
@@ -64,7 +68,7 @@ class StreamAEFull:
             "window_seen_SD": StateField((self.S, features), dtype="bool"),
             "window_time_SC": StateField((self.S, TIME_FEATURES), dtype="float32"),
             "window_swing_SD": StateField((self.S, features)),  # with this record
-            "window_state_SH": StateField((self.S, settings.hidden), dtype="float32"),  # before this record
+            "window_state_SH": StateField((self.S, self.shape.S), dtype="float32"),  # before this record
         }
         self._reservoir = Reservoir(self.name, settings.reservoir, self._window)
         self._optimiser = Optimiser(settings)
@@ -83,7 +87,7 @@ class StreamAEFull:
             **axes.fields(D, self.settings.normalisation),
             **stretch.fields(D),
             **fan.fields(self.T, D),
-            "state_1H": StateField((1, self.shape.H), dtype="float32", on_device=True),
+            "state_1H": StateField((1, self.shape.S), dtype="float32", on_device=True),
             "input_1I": StateField((1, 4 * D + self.shape.C), dtype="float32", on_device=True),
             **self._window,
             "window_fill": StateField(dtype="int64"),

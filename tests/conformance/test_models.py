@@ -21,8 +21,10 @@ N, D = 700, 2
 SMALL: dict[str, dict[str, object]] = {
     "stream_ae": {"hidden": 8},
     "stream_ae full": {"hidden": 8, "components": 2, "burn_in": 4, "reservoir": 10, "batch": 4},
+    "stream_ae paper": {"hidden": 8, "dense": 4},
     "rvae": {"hidden": 8, "latent": 2, "components": 2},
     "rvae full": {"hidden": 8, "latent": 2, "components": 2, "reservoir": 10, "batch": 4},
+    "rvae paper": {"hidden": 8, "dense": 4, "latent": 2},
     "river": {"n_trees": 3, "height": 4, "window_size": 100},
 }
 

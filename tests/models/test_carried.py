@@ -66,6 +66,32 @@ def test_the_loss_is_the_mean_of_the_predictive_likelihoods() -> None:
     assert loss == pytest.approx(expected / int(seen_BTD[:, 1:].sum()), rel=1e-6)
 
 
+def test_of_more_layers_all_states_are_carried_and_the_last_is_read() -> None:
+    shape = Shape(D=2, H=3, K=2, C=1, layers=2, dense=4, activation="silu")
+    gen = torch.Generator().manual_seed(3)
+    flat_P = 0.5 * torch.randn(shape.size, dtype=torch.float64, generator=gen)
+    network = Carried(shape, flat_P, FACTOR_DD, 5.0)
+    w = flat_views(shape.parameters, flat_P)
+    oracle = torch.nn.GRU(I, shape.H, num_layers=2, batch_first=True, dtype=torch.float64)
+    kinds = ("GI", "GH", "input_bias_G", "hidden_bias_G")
+    with torch.no_grad():
+        names = [f"{layer}_{kind}" for layer in ("carry", "carry2") for kind in kinds]
+        for parameter, one in zip(oracle.parameters(), names, strict=True):
+            parameter.copy_(w[one])
+        _, input_BTI, _, _ = inputs()
+        state_BS = torch.randn(B, shape.S, dtype=torch.float64, generator=gen)
+        top_BTH, last_2BH = oracle(input_BTI, torch.stack(state_BS.chunk(2, 1)).contiguous())
+        carried_BTS = network.carry(input_BTI, state_BS)
+        torch.testing.assert_close(carried_BTS[:, :, shape.H :], top_BTH)
+        torch.testing.assert_close(carried_BTS[:, -1], torch.cat(list(last_2BH), 1))
+        before_BI, time_BC = input_BTI[:, 0], input_BTI[:, 1, 8:]
+        f_BF = torch.cat([top_BTH[:, -1], before_BI[:, :4], before_BI[:, 6:8], time_BC], 1)
+        sum_BE = f_BF @ w["head_FH"] + w["head_bias_H"]
+        out_BO = sum_BE * torch.sigmoid(sum_BE) @ w["out_HO"] + w["out_bias_O"]
+        weight_BK = network.next(carried_BTS[:, -1], before_BI, time_BC).log_weight_NK
+        torch.testing.assert_close(weight_BK, torch.log_softmax(out_BO[:, :2], 1))
+
+
 def test_gradient_agrees_with_finite_differences() -> None:
     flat_P = weights().requires_grad_()
 

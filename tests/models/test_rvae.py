@@ -234,11 +234,14 @@ def test_windows_are_learned_every_stride(stride: int | None, losses: int) -> No
 @pytest.mark.parametrize(
     "changed",
     [
-        {"preset": "light"}, {"hidden": 9}, {"latent": 3}, {"components": 3}, {"dof": 5.0},
+        {"preset": "light"}, {"hidden": 9}, {"layers": 2}, {"dense": 4}, {"activation": "relu"},
+        {"activation": "leaky_relu"}, {"activation": "silu"}, {"latent": 3}, {"components": 3}, {"dof": 5.0},
         {"learning_rate": 0.01},
         {"optimizer": "sgd"}, {"schedule": "warmup"}, {"schedule": "warmup", "warm_up": 3},
-        {"clip_norm": 0.1}, {"kl_weight": 3.0}, {"kl_annealing": 3}, {"free_bits": 0.5}, {"ema": 0.1},
-        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"updates": 1},
+        {"clip_norm": 0.1}, {"clip_norm": None}, {"kl_weight": 3.0}, {"kl_annealing": 3}, {"free_bits": 0.5},
+        {"ema": 0.1},
+        {"normalisation": "minmax"}, {"normalisation": "robust"}, {"reservoir": 2}, {"reservoir": 0},
+        {"updates": 1},
         {"batch": 3},
     ],
     ids=str,

@@ -10,6 +10,7 @@ from streamgen.models.initial import initial
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 
 SHAPE = Shape(D=2, H=4, Z=3, K=2, C=7)
+DEEP = Shape(D=2, H=4, Z=3, K=2, C=7, layers=2, dense=5, activation="leaky_relu")
 B, T, INPUTS = 3, 5, 3 * 2 + 7
 GEN = torch.Generator()
 
@@ -27,9 +28,9 @@ def axes() -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(torch.tril(draw(2, 2)) + torch.eye(2, dtype=torch.float64) for _ in range(2))  # type: ignore
 
 
-def network(flat_P: torch.Tensor, dof: float = 6.0) -> SequenceVAE:
+def network(flat_P: torch.Tensor, dof: float = 6.0, shape: Shape = SHAPE) -> SequenceVAE:
     GEN.manual_seed(7)
-    return SequenceVAE(SHAPE, flat_P, *axes(), dof)
+    return SequenceVAE(shape, flat_P, *axes(), dof)
 
 
 def windows(missing: bool) -> Windows:
@@ -39,10 +40,10 @@ def windows(missing: bool) -> Windows:
     return Windows(draw(B, T, INPUTS), draw(B, T, INPUTS), draw(B, T, 2) * seen_BTD, seen_BTD)
 
 
-def used() -> torch.Tensor:
+def used(shape: Shape) -> torch.Tensor:
     """Which entries of the flat vector are a parameter's, and not between two."""
-    used_P = torch.zeros(SHAPE.size, dtype=torch.bool)
-    for view in flat_views(SHAPE.parameters, used_P).values():
+    used_P = torch.zeros(shape.size, dtype=torch.bool)
+    for view in flat_views(shape.parameters, used_P).values():
         view.fill_(True)
     return used_P
 
@@ -56,14 +57,14 @@ def torchs_gru(net: SequenceVAE, name: str, inputs: int) -> torch.nn.GRU:
     return gru
 
 
-@pytest.mark.parametrize("missing", [False, True])
-def test_gradient_agrees_with_finite_differences(missing: bool) -> None:
-    used_P = used()
-    weights_P = (draw(SHAPE.size) * used_P).requires_grad_()
-    data, noise_BZ = windows(missing), draw(B, SHAPE.Z, scale=1.0)
+@pytest.mark.parametrize(("missing", "shape"), [(False, SHAPE), (True, SHAPE), (True, DEEP)])
+def test_gradient_agrees_with_finite_differences(missing: bool, shape: Shape) -> None:
+    used_P = used(shape)
+    weights_P = (draw(shape.size) * used_P).requires_grad_()
+    data, noise_BZ = windows(missing), draw(B, shape.Z, scale=1.0)
 
     def loss(flat_P: torch.Tensor) -> torch.Tensor:
-        return network(flat_P).loss(data, noise_BZ, 0.7, 0.05)
+        return network(flat_P, shape=shape).loss(data, noise_BZ, 0.7, 0.05)
 
     (gradient_P,) = torch.autograd.grad(loss(weights_P), weights_P)
     with torch.no_grad():
@@ -101,7 +102,7 @@ def test_nll_is_the_sum_over_records_computed_one_by_one() -> None:
             z_Z, x_TI, y_TD = z_BZ[b], data.input_BTI[b], data.target_BTD[b]
             a = torch.tanh(torch.cat([z_Z, x_TI[0, 3 * D :]]) @ w["first_ZCH"] + w["first_bias_H"])
             total = log_p(a @ w["first_HO"] + w["first_bias_O"], torch.zeros(D), level_DD, y_TD[0])
-            g_H = torch.tanh(z_Z @ w["begin_ZH"] + w["begin_bias_H"])
+            g_H = torch.tanh(z_Z @ w["begin_ZS"] + w["begin_bias_S"])
             for t in range(1, T):
                 seen_I = torch.cat([x_TI[t - 1, : 3 * D], x_TI[t, 3 * D :], z_Z])
                 g_H = cell(seen_I[None, None], g_H[None, None])[0][0, 0]
@@ -126,6 +127,39 @@ def test_the_encoder_is_torchs_gru_and_a_gaussian() -> None:
         mean_BZ, log_scale_BZ = net.encode(x_BTI)
     torch.testing.assert_close(mean_BZ, out_B6[:, :3])
     torch.testing.assert_close(log_scale_BZ, 4 * torch.tanh(out_B6[:, 3:] / 4))
+
+
+def test_a_deep_network_is_torchs_layers_one_on_the_other() -> None:
+    net = network(draw(DEEP.size), shape=DEEP)
+    w, x_BTI, z_BZ, time_BTC = net.w, draw(B, T, INPUTS), draw(B, DEEP.Z), draw(B, T, DEEP.C)
+    leaky = torch.nn.LeakyReLU()
+    with torch.no_grad():
+        states = deep_gru(net, "encode", INPUTS)(x_BTI)[0]
+        out_B6 = leaky(states[:, -1] @ w["encode_HE"] + w["encode_bias_E"]) @ w["latent_H2Z"]
+        out_B6 = out_B6 + w["latent_bias_2Z"]
+        torch.testing.assert_close(net.encode(x_BTI)[0], out_B6[:, :3])
+        begin_BS = torch.tanh(z_BZ @ w["begin_ZS"] + w["begin_bias_S"])
+        seen_BTJ = torch.cat([x_BTI[:, :, :6], time_BTC, z_BZ[:, None].expand(-1, T, -1)], 2)
+        begin_2BH = torch.stack(begin_BS.chunk(2, 1)).contiguous()
+        top_BTH, last_2BH = deep_gru(net, "decode", INPUTS + DEEP.Z)(seen_BTJ, begin_2BH)
+        state_BTS = net.decode(z_BZ, x_BTI, time_BTC, net.begin(z_BZ))
+        torch.testing.assert_close(state_BTS[:, :, DEEP.H :], top_BTH)
+        torch.testing.assert_close(state_BTS[:, -1], torch.cat(list(last_2BH), 1))
+        f_BF = torch.cat([top_BTH[:, -1], x_BTI[:, 0, :4], z_BZ], 1)
+        out_BO = leaky(f_BF @ w["head_FH"] + w["head_bias_H"]) @ w["out_HO"] + w["out_bias_O"]
+        mixture = net.next(z_BZ, x_BTI[:, 0], state_BTS[:, -1])
+        shift_BD = x_BTI[:, 0, :4] @ w["skip_2DD"]
+        torch.testing.assert_close(mixture.mean_NKD, out_BO[:, 2:6].view(B, 2, 2) + shift_BD[:, None])
+
+
+def deep_gru(net: SequenceVAE, name: str, inputs: int) -> torch.nn.GRU:
+    gru = torch.nn.GRU(inputs, DEEP.H, num_layers=2, batch_first=True, dtype=torch.float64)
+    kinds = ("GI", "GH", "input_bias_G", "hidden_bias_G")
+    names = [f"{layer}_{kind}" for layer in (name, f"{name}2") for kind in kinds]
+    with torch.no_grad():
+        for parameter, one in zip(gru.parameters(), names, strict=True):
+            parameter.copy_(net.w[one])
+    return gru
 
 
 def test_the_loss_is_the_bound_with_torchs_kl_and_free_bits() -> None:

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from streamgen.config import WindowConfig
-from streamgen.models.online import Learner
+from streamgen.models.factor_t import likelihood
+from streamgen.models.online import Learner, Scores
+from streamgen.models.scale import Scale
 from streamgen.models.slab import Slab
-from streamgen.models.stream_ae import Settings, Shape, StreamAE, step_gru, window_loss
+from streamgen.models.stream_ae import Settings, Shape, StreamAE, carry, predict, step_gru, window_loss
 from streamgen.records import Floats
 from streamgen.windows import TIME_FEATURES, Clock
 
@@ -40,6 +42,83 @@ def test_step_gru_is_torchs_gru() -> None:
     x_1I, h_1H = torch.randn(1, inputs, dtype=torch.float64), torch.randn(1, 5, dtype=torch.float64)
     ours = step_gru(w, h_1H, x_1I @ w["gru_input_IG"] + w["gru_bias_G"])
     torch.testing.assert_close(ours, oracle(x_1I, h_1H))
+
+
+def test_layers_are_torchs_one_on_the_other() -> None:
+    shape = Shape(D=2, H=5, K=1, C=TIME_FEATURES, layers=2)
+    w = shape.views(torch.randn(shape.size, dtype=torch.float64, generator=torch.manual_seed(0)))
+    inputs = 3 * shape.D + shape.C
+    oracle = torch.nn.GRU(inputs, 5, num_layers=2, dtype=torch.float64)
+    with torch.no_grad():
+        for n, layer in enumerate(("gru", "gru2")):
+            of = {name: getattr(oracle, f"{name}_l{n}") for name in ("weight_ih", "weight_hh", "bias_ih")}
+            of["weight_ih"].copy_(w[f"{layer}_input_IG"].T)
+            of["weight_hh"].copy_(w[f"{layer}_hidden_HG"].T)
+            of["bias_ih"].copy_(w[f"{layer}_bias_G"])
+            hidden_bias_H = w[f"{layer}_hidden_bias_H"]
+            getattr(oracle, f"bias_hh_l{n}").copy_(torch.cat([torch.zeros(10), hidden_bias_H]))
+        x_TI, h_1S = torch.randn(4, inputs, dtype=torch.float64), torch.randn(1, 10, dtype=torch.float64)
+        _, last_21H = oracle(x_TI[:, None], torch.stack(h_1S.split(5, 1)))
+        for t in range(4):
+            h_1S = carry(w, h_1S, x_TI[t : t + 1])
+    torch.testing.assert_close(h_1S, torch.cat(list(last_21H), 1))
+
+
+def test_the_loss_of_a_deep_window_is_the_mean_over_its_records() -> None:
+    """Record by record, each from the states that were carried to it."""
+    shape, T = Shape(D=2, H=4, K=2, C=TIME_FEATURES, layers=3, dense=5), 6
+    gen = torch.Generator().manual_seed(1)
+
+    def draw(*size: int) -> torch.Tensor:
+        return 0.5 * torch.randn(*size, dtype=torch.float64, generator=gen)
+
+    w, h_1S = shape.views(draw(shape.size)), draw(1, 12)
+    skip_T2D, input_TI, target_TD = draw(T, 4), draw(T, 6 + TIME_FEATURES), draw(T, 2)
+    seen_TD = torch.ones(T, 2, dtype=torch.float64)
+    loss = window_loss(w, h_1S, skip_T2D, input_TI, target_TD, seen_TD, 4.0, "relu")
+    total = 0.0
+    for t in range(T):
+        at = slice(t, t + 1)
+        predicted = predict(w, h_1S, skip_T2D[at], input_TI[at, 6:], 4.0, "relu")
+        total += float(likelihood(predicted, target_TD[at], seen_TD[at]).nll_B)
+        h_1S = carry(w, h_1S, input_TI[at])
+    assert float(loss) == pytest.approx(total / (2 * T), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"preset": "paper"}, {"hidden": 9}, {"layers": 2}, {"dense": 4}, {"activation": "leaky_relu"},
+        {"latent": 1}, {"dof": 5.0}, {"learning_rate": 0.01}, {"clip_norm": 0.1}, {"clip_norm": None},
+        {"optimizer": "momentum"}, {"schedule": "inverse_sqrt"}, {"normalisation": "none"},
+        {"normalisation": "minmax"}, {"normalisation": "standard"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_changes_something(changed: dict[str, object]) -> None:
+    def drawn(**settings: object) -> bytes:
+        model, slab = made(**settings)
+        run(model, slab, np.random.default_rng(0).normal(size=(60, 2)).cumsum(0))
+        return model.generate(slab, 0, ME, 3, 1, 0).tobytes()
+
+    assert drawn(**changed) != drawn()
+    assert drawn() == drawn()
+
+
+@pytest.mark.parametrize("normalisation", ["none", "minmax", "standard", "robust"])
+def test_the_nll_is_a_density_of_steps_in_any_units(normalisation: str) -> None:
+    """Over all that the next record could be, e^−nll integrates to one."""
+    model, slab = made(D=1, normalisation=normalisation)
+    value_ND = 3.0 + np.random.default_rng(0).normal(size=(60, 1)).cumsum(0) / 5
+    run(model, slab, value_ND)
+    now, time_C = Scale.of(slab, 0), np.zeros(TIME_FEATURES, dtype=np.float32)
+    delta = float(now.delta()[0])
+    step_N = np.sinh(np.linspace(-9, 9, 801))  # in δ
+    scores = Scores.empty(801, 1, model.surprises)
+    with torch.inference_mode():
+        for n, step in enumerate(step_N):
+            model._score(slab, 0, now.last_D + delta * step, time_C, scores, n)
+    assert np.trapezoid(np.exp(-scores.nll_N), step_N) == pytest.approx(1.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -113,7 +113,8 @@ def test_burn_in_renews_a_state_without_a_gradient() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"hidden": 9}, {"components": 3}, {"dof": 5.0}, {"learning_rate": 0.01}, {"clip_norm": 0.1},
+        {"hidden": 9}, {"layers": 2}, {"dense": 4}, {"activation": "silu"}, {"components": 3}, {"dof": 5.0},
+        {"learning_rate": 0.01}, {"clip_norm": 0.1}, {"reservoir": 0},
         {"burn_in": 3}, {"ema": 0.1}, {"reservoir": 2}, {"updates": 1}, {"batch": 3},
         {"optimizer": "momentum"}, {"schedule": "inverse_sqrt"}, {"normalisation": "standard"},
     ],
