@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,12 +39,9 @@ def generate(
     learner or a model that does not generate.
     """
     source, checkpoint = _find(directory, key)
-    manifest, learners = checkpoint.manifest, checkpoint.learners
-    chosen = _choose_key(list(learners), key, f"the state under {directory}")
-    config = InputConfig.model_validate(manifest.input)
-    task = Task(source, config, manifest.features, manifest.seed, use_device(device))
-    task.restore(manifest.facts, {chosen: learners[chosen]})  # a key's learner needs no other's
-    return task.generate(chosen, length, count, seed), manifest.features
+    chosen = _choose_key(list(checkpoint.learners), key, f"the state under {directory}")
+    task = restored(source, checkpoint, (chosen,), device)
+    return task.generate(chosen, length, count, seed), task.features
 
 
 def write_sequences(out: Path, x_SLD: Floats, columns: Sequence[str]) -> None:
@@ -69,11 +66,26 @@ def check_suffix(out: Path) -> None:
         raise InputError(f"The form of {out} is not known: end its name in {', '.join(SUFFIXES)}, or use -.")
 
 
-def _find(directory: Path | str, key: str | None) -> tuple[TopicPartition, Checkpoint]:
+def stored(directory: Path | str) -> list[tuple[TopicPartition, Checkpoint]]:
+    """The newest state of each task under `directory`. Raises `StateError` when there is none."""
     store = FileStore(directory)
     found = [(source, one) for source in store.sources() if (one := store.peek(source)) is not None]
     if not found:
         raise StateError(f"There is no state under {directory}: learn one first (streamgen fit --state DIR).")
+    return found
+
+
+def restored(source: TopicPartition, checkpoint: Checkpoint, keys: Iterable[str | None], device: str) -> Task:
+    """A task with some of a state's learners: none needs another's."""
+    manifest = checkpoint.manifest
+    config = InputConfig.model_validate(manifest.input)
+    task = Task(source, config, manifest.features, manifest.seed, use_device(device))
+    task.restore(manifest.facts, {key: checkpoint.learners[key] for key in keys})
+    return task
+
+
+def _find(directory: Path | str, key: str | None) -> tuple[TopicPartition, Checkpoint]:
+    found = stored(directory)
     if len(found) == 1:
         return found[0]
     holding = [(source, one) for source, one in found if key in one.learners]

@@ -136,6 +136,31 @@ def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
     assert (code, "is no file of sequences" in err) == (1, True)
 
 
+def test_evaluate_a_state(cli: Callable[..., Said], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = [f"{60 * n},{np.sin(n / 4) + rng.normal() / 9}\n" for n in range(200)]
+    for name, part in (("old", rows[:150]), ("new", rows[100:])):
+        (tmp_path / f"{name}.csv").write_text("time,x\n" + "".join(part))
+    assert cli("fit", tmp_path / "old.csv", "--state", tmp_path / "s", "--model", "rvae")[0] == 0
+    code, out, err = cli("evaluate", tmp_path / "new.csv", "--state", tmp_path / "s")
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0] == (
+        "50 rows that were not learned, 3 windows of 16; left out: 50 no later than what was learned"
+    )
+    assert [line[: line.index("  ")] for line in lines[1:]] == [
+        "log likelihood, higher is better",
+        "one step ahead",
+        "one step ahead, last value",
+        "windows, evidence lower bound",
+        "windows, importance-weighted",
+    ]
+    lower, weighted = (float(line.split()[-1]) for line in lines[-2:])
+    assert lower <= weighted
+    code, _, err = cli("evaluate", tmp_path / "new.csv")
+    assert (code, "name a file of sequences, or a state with --state" in err) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("command", "said"),
     [

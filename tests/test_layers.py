@@ -20,7 +20,7 @@ LAYERS = (
     ("testing", "evaluation"),
     (
         *("loop", "checkpoints", "tasks", "opening", "pipeline", "positions", "detect", "generation"),
-        *("moving", "forgetting", "verifying", "publishing"),
+        *("heldout", "moving", "forgetting", "verifying", "publishing"),
     ),
     ("consumers", "producers"),
     ("cli", "__main__"),

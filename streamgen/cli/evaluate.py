@@ -1,4 +1,5 @@
-"""`streamgen evaluate`: generated sequences against the file that they should look like."""
+"""`streamgen evaluate`: generated sequences against the file that they should look like, and that file's rows
+against a learned state."""
 
 from __future__ import annotations
 
@@ -21,8 +22,17 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     file: File,
     generated: Annotated[
-        Path, typer.Argument(metavar="GENERATED.npz", help="Sequences, as streamgen generate writes them.")
-    ],
+        Path | None,
+        typer.Argument(metavar="GENERATED.npz", help="Sequences, as streamgen generate writes them."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state",
+            metavar="DIR",
+            help="State that fit, or a worker, has kept, to be judged by rows that it has not learned.",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Random halves that are compared.")] = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave the judges out that are networks and take minutes.")
@@ -34,17 +44,53 @@ def evaluate(
     timestamp_column: TimestampColumn = None,
     key_column: KeyColumn = None,
 ) -> None:
-    """Judge generated sequences against real ones.
+    """Judge generated sequences against real ones, or a learned state by rows that it has not learned.
 
     The file is cut into windows as long as the sequences, which do not overlap. Every figure stands beside
-    its null, which is what real windows give against real ones.
+    its null, which is what real windows give against real ones. With --state it also says how likely the
+    file's rows are to what was learned, beside a prediction of the last value.
     """
+    from streamgen.errors import ConfigError
+
+    if generated is None and state is None:
+        raise ConfigError("There is nothing to judge: name a file of sequences, or a state with --state.")
+    if page is not None and generated is None:
+        raise ConfigError("The page is of generated sequences: name a file of them.")
+    if state is not None:
+        _judge_state(file, state, timestamp_column, key_column)
+    if generated is not None:
+        _judge_sequences(file, generated, seeds, quick, page, timestamp_column, key_column)
+
+
+def _judge_state(file: Path, state: Path, timestamp: str | None, key: str | None) -> None:
+    from streamgen.heldout import held_out
+
+    found = held_out(file, state, timestamp, key)
+    left_out = [
+        f"{rows} {why}"
+        for rows, why in (
+            (found.learned, "no later than what was learned"),
+            (found.unknown, "of keys without a learner"),
+        )
+        if rows
+    ]
+    windows = f", {found.windows} windows of {found.length}" if found.windows else ""
+    print(f"{found.rows} rows that were not learned{windows}; left out: {', '.join(left_out) or 'none'}")
+    width = max(map(len, found.figures))
+    print(f"{'log likelihood, higher is better':{width}}  nats per value")
+    for name, value in found.figures.items():
+        print(f"{name:{width}}  {value:+.4f}")
+
+
+def _judge_sequences(
+    file: Path, path: Path, seeds: int, quick: bool, page: Path | None, timestamp: str | None, key: str | None
+) -> None:
     from streamgen.evaluation import QUICK
     from streamgen.evaluation import evaluate as judged
     from streamgen.evaluation.report import judges
 
-    generated_MTD, columns = _sequences(generated)
-    real_NTD = _windows(file, generated_MTD.shape[1], columns, timestamp_column, key_column)
+    generated_MTD, columns = _sequences(path)
+    real_NTD = _windows(file, generated_MTD.shape[1], columns, timestamp, key)
     figures = judged(real_NTD, generated_MTD, seeds, QUICK if quick else (*QUICK, judges))
     print(
         f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {generated_MTD.shape[1]} records"
@@ -60,7 +106,7 @@ def evaluate(
     if page is not None:
         from streamgen.evaluation.pictures import write_page
 
-        title = f"{generated.name} beside {file.name}"
+        title = f"{path.name} beside {file.name}"
         print(write_page(page, real_NTD, generated_MTD, columns, figures, title))
 
 

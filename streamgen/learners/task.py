@@ -27,6 +27,7 @@ from streamgen.learners.results import chosen
 from streamgen.learners.snapshot import Snapshot as Snapshot
 from streamgen.learners.values import Values
 from streamgen.models import build
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.slab import Slab
 from streamgen.records import Bools, Columns, Floats, Ints, TopicPartition
@@ -179,6 +180,18 @@ class Task:
         drawn_SLD = self.model.generate(self.slab, row, learner, length, count, seed, kind, given_TD)
         shaped_SLD = self._values.shaped(self.slab, row, drawn_SLD)
         return shaped_SLD if given_TD is None else np.where(np.isnan(given_TD), shaped_SLD, given_TD)
+
+    def likelihood(self, key: str | None, columns: Columns, draws: int, seed: int) -> Likelihood:
+        """How likely the key's learner finds records of its key that follow (see `OnlineModel.likelihood`).
+        Nothing is changed. Raises `KeyError` for a key without a learner, `InputError` for a model without a
+        likelihood."""
+        row = self._row_of(key)
+        clock = Slab(Clock.FIELDS)
+        clock.load(clock.add(), {name: self.slab.host(name)[row] for name in Clock.FIELDS})
+        ticks = self._clock.advance(clock, np.zeros(len(columns), dtype=np.int64), columns.timestamp_N)
+        value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
+        learner = self._residents.learners[row]
+        return self.model.likelihood(self.slab, row, learner, value_ND, ticks, draws, seed)
 
     def standing(self, key: str | None) -> Standing:
         """Where a key's learner stands. Raises `KeyError` for a key without one."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from streamgen.errors import InputError
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import Ticks
+
+if TYPE_CHECKING:
+    from streamgen.models.likelihood import Likelihood
 
 # Sequences that go on from the learner's newest record; that the stream could have had, whatever came before;
 # a window with its missing values filled; and that go on while some values are fixed.
@@ -130,6 +133,14 @@ class OnlineModel(Protocol):
         come out as they are. What is imputed is a mean, so there is one such sequence. The window that is
         imputed ends at the learner's newest record; all else is of the times that follow it at the key's
         usual step. Raises `InputError` for another kind.
+        """
+
+    def likelihood(
+        self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
+    ) -> Likelihood:
+        """How likely the learner finds records that follow its newest one, which it does not learn from: see
+        `likelihood`. Bounds are from so many `draws` of the latent. Nothing is changed. Raises `InputError`
+        for a model that has no likelihood.
         """
 
 

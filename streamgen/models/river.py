@@ -20,6 +20,7 @@ from pydantic import ConfigDict, Field
 from streamgen.config import WindowConfig
 from streamgen.errors import InputError
 from streamgen.models import scale
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.scale import Scale
@@ -133,6 +134,12 @@ class RiverDetector:
     ) -> Floats:
         """River's detectors have no distribution to draw from. Raises `InputError`."""
         raise InputError("The model river only detects; generate with stream_ae or rvae.")
+
+    def likelihood(
+        self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
+    ) -> Likelihood:
+        """River's detectors have none. Raises `InputError`."""
+        raise InputError("The model river has no likelihood: it only detects. Learn with stream_ae or rvae.")
 
     def _plant(self, learner: Learner) -> Any:
         from river import anomaly  # imports pandas-like weight: only where it is used

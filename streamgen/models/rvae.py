@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from time import perf_counter
 from typing import Literal
 
@@ -35,6 +36,7 @@ from streamgen.models.axes import Axes, Float32s
 from streamgen.models.free_run import drawn, drawn_given, expected, following, free_run, warm
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
+from streamgen.models.likelihood import Bounds, Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.online import KINDS, Kind, Learner, Scores, check_kind
@@ -303,6 +305,29 @@ class RVAE:
         time_TC = self._ending_now(slab, row, len(window_TD))
         return network.encode(self._tensor(now.window(filled_TD, seen_TD, time_TC)[None]))[0]
 
+    def likelihood(
+        self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
+    ) -> Likelihood:
+        """See `OnlineModel.likelihood`. The bounds are of what sequences come from: averaged weights, scales
+        and axes as they are. Where a window's first value is missing it has the last one before."""
+        records = one_step(self, slab, row, learner, value_ND, ticks)
+        parts = _windows_of(self.T, value_ND, ticks, Scale.of(slab, row).last_D)
+        noise = self._noise(slab, row, learner, f"likelihood.{seed}")
+        network, now = self._averaged(slab, row)
+        target_BTD, known_BTD = now.targets(*parts[:2])
+        input_BTI = self._tensor(now.window(*parts))
+        windows = Windows(input_BTI, input_BTI, self._tensor(target_BTD), self._tensor(known_BTD))
+        with torch.inference_mode():
+            log_weight_KB = np.array(
+                [
+                    network.log_weight(windows, self._tensor(eps_BZ)).cpu().numpy()
+                    for eps_BZ in noise.standard_normal((draws, len(target_BTD), self.shape.Z))
+                ]
+            )
+        log_unit_TD = np.log(np.where(np.arange(self.T)[:, None] == 0, now.unit_D, now.delta_D))
+        log_unit_B = (known_BTD * log_unit_TD).sum((1, 2))
+        return replace(records, bounds=Bounds.of(log_weight_KB, log_unit_B, known_BTD.sum((1, 2))))
+
     _WINDOW = ("window_value_TD", "window_seen_TD", "window_time_TC")
 
     def _score(
@@ -424,6 +449,28 @@ class RVAE:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+def _windows_of(T: int, value_ND: Floats, ticks: Ticks, last_D: Floats) -> Raw:
+    """Windows of T records, one after the other, of records that follow one with the values `last_D`: none
+    that is late, and no window over a gap."""
+    kept_N = ~ticks.late_N
+    broken_N, time_NC = ticks.broken_N[kept_N], ticks.time_NC[kept_N].astype(np.float32)
+    seen_ND = ~np.isnan(value_ND[kept_N])
+    # Where a value is missing the record has the last one that came.
+    come_ND = np.concatenate([last_D[None], value_ND[kept_N]])
+    there_ND = np.concatenate([np.ones_like(seen_ND[:1]), seen_ND])
+    from_ND = np.maximum.accumulate(np.where(there_ND, np.arange(len(come_ND))[:, None], 0))
+    filled_ND = np.take_along_axis(come_ND, from_ND, 0)[1:]
+    first_B, start = [], 0
+    for n, broken in enumerate(broken_N.tolist()):
+        if broken:
+            start = n
+        if n + 1 == start + T:
+            first_B.append(start)
+            start = n + 1
+    index_BT = np.array(first_B, dtype=np.int64)[:, None] + np.arange(T)
+    return filled_ND[index_BT], seen_ND[index_BT], time_NC[index_BT]
 
 
 def _hidden(known_BT: Raw, new_BSC: Floats | Float32s, fixed_SD: Floats | None = None) -> Raw:

@@ -160,6 +160,14 @@ class SequenceVAE:
         free_kl = B * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
         return (nll_B.sum() + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
 
+    def log_weight(self, windows: Windows, noise_BZ: Tensor) -> Tensor:
+        """log p(x, z) − log q(z | x) of each window at one draw z = ζ + τ ε, nats, [B], float64. Its mean is
+        the evidence lower bound; see `likelihood.Bounds`."""
+        mean_BZ, log_scale_BZ = self.encode(windows.hidden_BTI)
+        z_BZ = mean_BZ + torch.exp(log_scale_BZ) * noise_BZ.to(mean_BZ.dtype)
+        ratio_BZ = 0.5 * (noise_BZ**2 - z_BZ.double() ** 2) + log_scale_BZ
+        return ratio_BZ.sum(1) - self.nll(windows, z_BZ)
+
     def nll(self, windows: Windows, z_BZ: Tensor) -> Tensor:
         """−log p(x | z) of each window, nats, [B]."""
         input_BTI, D = windows.input_BTI, self.shape.D

@@ -46,6 +46,7 @@ from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.flat import flat_size, flat_views
 from streamgen.models.gru import layer_name
+from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
@@ -244,7 +245,7 @@ class StreamAE:
         self.T, self.stride = window.length, window.stride or window.length
         self.device = torch.device(device)
         self._views: dict[int, dict[str, Tensor]] = {}
-        self._views_of: tuple[int, int] = (0, -1)
+        self._views_of: tuple[Slab | None, int] = (None, -1)
         self._optimiser = Optimiser(settings)
         self._t90 = half_width(settings.dof, 0.9)
 
@@ -388,10 +389,16 @@ class StreamAE:
                 skip_B2D = input_BI_[:, : 2 * D]
         return out_BTD
 
+    def likelihood(
+        self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
+    ) -> Likelihood:
+        """See `OnlineModel.likelihood`. The encoder is exact, so a bound would be the likelihood."""
+        return one_step(self, slab, row, learner, value_ND, ticks)
+
     def weights(self, slab: Slab, row: int) -> dict[str, Tensor]:
         """Views of a row's parameters, kept while the slab is not reallocated."""
-        if self._views_of != (id(slab), slab.generation):
-            self._views, self._views_of = {}, (id(slab), slab.generation)
+        if self._views_of[0] is not slab or self._views_of[1] != slab.generation:
+            self._views, self._views_of = {}, (slab, slab.generation)
         if row not in self._views:
             self._views[row] = self.shape.views(slab.tensor("weights_P")[row])
         return self._views[row]

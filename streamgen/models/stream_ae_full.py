@@ -34,6 +34,7 @@ from streamgen.models.axes import Axes, Float32s
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
+from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores, check_kind
@@ -166,6 +167,12 @@ class StreamAEFull:
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         time_TC = _after(newest, gap, length)
         return self._ahead(slab, row, noise, time_TC, count, afresh=kind == "prior")
+
+    def likelihood(
+        self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
+    ) -> Likelihood:
+        """See `OnlineModel.likelihood`. The latent is summed over, so this is no bound."""
+        return one_step(self, slab, row, learner, value_ND, ticks)
 
     def _forecast(self, slab: Slab, row: int, learner: Learner, newest: int, gap: float) -> None:
         """Forecasts of the next T records, by which the fan is corrected when they are there. The row's clock

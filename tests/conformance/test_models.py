@@ -301,3 +301,20 @@ def test_a_kind_is_given_or_refused_by_name(name: str, kind: Kind) -> None:
         assert (drawn[0][..., 1] == 0.25).all()
     after = learner.learners()["k"]
     assert all(before[field].tobytes() == after[field].tobytes() for field in before)
+
+
+def test_a_likelihood_changes_nothing_or_is_refused_by_name(name: str) -> None:
+    """Beside `tests/models/test_likelihood.py`, which says what it is."""
+    one = task(name)
+    one.process(columns(stream()[:300]))
+    new, before = columns(stream()[300:340], first=300), one.learners()
+    if not one.model.kinds:
+        with pytest.raises(InputError, match="has no likelihood"):
+            one.likelihood("k", new, 2, 0)
+        return
+    first, again = (one.likelihood("k", new, 2, 0) for _ in range(2))
+    assert np.isfinite(first.log_p_N).all()
+    assert first.values_N.tolist() == [D] * 40
+    assert first.log_p_N.tobytes() == again.log_p_N.tobytes()
+    after = one.learners()
+    assert all(before["k"][field].tobytes() == after["k"][field].tobytes() for field in before["k"])
