@@ -43,7 +43,7 @@ def observe(slab: Slab, row: int, kind: Normalisation, value_D: Floats, there_D:
     before_D = now.last_D.copy()
     now.observe(value_D, there_D)
     step_D = value_D - before_D  # NaN where one is missing
-    units.observe(slab, row, kind, value_D, there_D, step_D)
+    units.observe(slab, row, kind, value_D, step_D)
     moved_D = ~np.isnan(step_D)
     if kind == "whitening":
         Whitening.of(slab, row, "level").observe((value_D - now.mean_D) / now.unit(), there_D)

@@ -70,7 +70,7 @@ class MixtureT:
         partly_N = ~seen_ND.all(1)
         if not bool(partly_N.any()):
             return nll_N
-        some = self._of(partly_N)
+        some = self.some(partly_N)
         log_MK = some._log_t(*some._marginal(y_ND[partly_N], seen_ND[partly_N])[:3])
         return nll_N.index_put((partly_N,), -torch.logsumexp(some.log_weight_NK + log_MK, 1))
 
@@ -151,7 +151,8 @@ class MixtureT:
         drawn_ND = given_NKD[n, chosen_N] + stretch_N1 * (gaussian_ND - explained_ND)
         return torch.where(seen_ND, y_ND, drawn_ND)
 
-    def _of(self, rows_N: Tensor) -> MixtureT:
+    def some(self, rows_N: Tensor) -> MixtureT:
+        """Some of the N."""
         parts = (self.log_weight_NK[rows_N], self.mean_NKD[rows_N], self.log_scale_NKD[rows_N])
         return MixtureT(*parts, self.factor_DD, self.dof)
 

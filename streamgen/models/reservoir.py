@@ -57,6 +57,12 @@ class Reservoir:
         kept = (slab.host(self._kept(name))[row, slot_B] for name in self._window)
         return tuple(np.concatenate(both) for both in zip(newest, kept, strict=True))
 
+    def first(self, slab: Slab, row: int) -> tuple[NDArray[Any], ...]:
+        """The first record of every window that is kept: each field [≤ R, ...]."""
+        count = min(int(slab.host("windows")[row]), self.size) if self.size else 0
+        names = self._window if count else ()
+        return tuple(slab.host(self._kept(name))[row, :count, 0] for name in names)
+
     def _kept(self, name: str) -> str:
         stem, _, axes = name.removeprefix("window_").rpartition("_")
         return f"kept_{stem}_R{axes}"

@@ -46,12 +46,15 @@ from streamgen.models.scale import Scale
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.span import Span
 from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, time_features
 
 Raw = tuple[Floats, Bools, Float32s]  # records as they came: value filled, there or not, time
 _WEEK_MS = 7 * 86_400_000.0
+_NEAR = 8.0  # an hour from now counts half as much as now
+_TRIED = 32  # draws of z, of which one is chosen
 
 
 class Settings(OptimiserSettings):
@@ -230,6 +233,7 @@ class RVAE:
         length = len(fixed_TD)
         noise = self._noise(slab, row, learner, f"generate.{seed}")
         network, now = self._averaged(slab, row)
+        span = Span.of(slab, row).anywhere()
         eps_BZ = noise.standard_normal((count, self.shape.Z)).astype(np.float32)
         fill, ahead = int(slab.host("window_fill")[row]), max(self.T // 4, 1)
         value_BTD, seen_BTD, time_BTC = (
@@ -246,7 +250,7 @@ class RVAE:
                 mean_BZ, log_scale_BZ = network.encode(input_BTI)
                 z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
                 before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0][:, -1])
-                choose = drawn(noise) if np.isnan(fixed_SD).all() else drawn_given(noise, fixed_SD)
+                choose = drawn(noise, span) if np.isnan(fixed_SD).all() else drawn_given(noise, fixed_SD)
                 new_BTD = free_run(network, now, z_BZ, before, new_BTC, choose)
                 value_BTD = np.concatenate([value_BTD, new_BTD], axis=1)
                 seen_BTD = np.concatenate([seen_BTD, np.ones(new_BTD.shape, dtype=np.bool_)], axis=1)
@@ -258,18 +262,78 @@ class RVAE:
     def sample(
         self, slab: Slab, row: int, learner: Learner, length: int, count: int, seed: int, ahead: bool = False
     ) -> Floats:
-        """[count, length, D] windows as the stream has them, in input units: z ~ N(0, I), and the first
-        record's time is uniform in the last week, or in the stream where that is shorter, or (`ahead`) the
-        next record's."""
+        """[count, length, D] windows as the stream has them, in input units: none leaves the `span`.
+
+        With a reservoir each goes on from a record that was kept, drawn uniformly, or (`ahead`) such that its
+        hour and weekday are near those of the learner's newest; z is drawn given that record. Without, z ~
+        N(0, I), the first record is drawn given z, and its time is uniform in the last week, or in the stream
+        where that is shorter, or (`ahead`) the next record's.
+        """
         noise = self._noise(slab, row, learner, f"sample.{seed}")
-        network, now = self._averaged(slab, row)
+        network, now = self._averaged(slab, row, stretched=False)
+        span = Span.of(slab, row)
+        kept = self._reservoir.first(slab, row)
+        with torch.inference_mode(), np.errstate(over="ignore"):
+            if not kept:
+                return self._from_nowhere(slab, row, network, now, span, noise, length, count, ahead)
+            value_RD, seen_RD, time_RC = kept
+            share_R = np.full(len(value_RD), 1 / len(value_RD))
+            if ahead:
+                near_R = time_RC[:, 1:].astype(np.float64) @ self._times(slab, row, np.zeros(1))[0, 1:]
+                share_R = np.exp(_NEAR * (near_R - near_R.max()))
+            slot_B = noise.choice(len(value_RD), count, p=share_R / share_R.sum())
+            value_BD, seen_BD, time_BC = value_RD[slot_B], seen_RD[slot_B], time_RC[slot_B]
+            z_BZ = self._given_first(network, now, value_BD, seen_BD, time_BC, noise)
+            input_BI = self._tensor(now.records(value_BD, value_BD, seen_BD, time_BC))
+            before = warm(network, z_BZ, input_BI.unsqueeze(1), value_BD)
+            # The time within a week can be read off the phase.
+            gap = float(slab.host("clock_gap")[row])
+            begin_B = np.arctan2(time_BC[:, -2], time_BC[:, -1]).astype(np.float64) / (2 * np.pi) * _WEEK_MS
+            if ahead:
+                begin_B = np.full(count, float(slab.host("clock_newest")[row]))
+            time_BT = begin_B[:, None] + gap * np.arange(1, length + 1)
+            gap_N = np.full(time_BT.size, gap)
+            time_NC = time_features(time_BT.ravel().astype(np.int64), gap_N, gap_N)
+            time_BTC = time_NC.reshape(count, length, -1)
+            return free_run(network, now, z_BZ, before, time_BTC, drawn(noise, span))
+
+    def _from_nowhere(
+        self, slab: Slab, row: int, network: SequenceVAE, now: Axes, span: Span, noise: np.random.Generator,
+        length: int, count: int, ahead: bool,
+    ) -> Floats:  # fmt: skip
+        """`sample` without a record to go on from."""
         gap, gaps = float(slab.host("clock_gap")[row]), int(slab.host("clock_gaps")[row])
         back_B1 = noise.random((count, 1)) * min(gaps, _WEEK_MS / max(gap, 1.0))
         first_B1 = np.ones_like(back_B1) if ahead else -np.floor(back_B1)
-        time_BTC = self._times(slab, row, (np.arange(length) + first_B1).ravel())
+        time_NC = self._times(slab, row, (np.arange(length) + first_B1).ravel())
+        time_BTC = time_NC.reshape(count, length, -1)
         z_BZ = self._tensor(noise.standard_normal((count, self.shape.Z)).astype(np.float32))
-        with torch.inference_mode():
-            return free_run(network, now, z_BZ, None, time_BTC.reshape(count, length, -1), drawn(noise))
+        first = drawn(noise, span.jumping())
+        value_B1D = free_run(network, now, z_BZ, None, time_BTC[:, :1], first)
+        input_B1I = now.window(value_B1D, np.ones(value_B1D.shape, dtype=np.bool_), time_BTC[:, :1])
+        before = warm(network, z_BZ, self._tensor(input_B1I), value_B1D[:, 0])
+        if length == 1:
+            return value_B1D
+        rest_BTD = free_run(network, now, z_BZ, before, time_BTC[:, 1:], drawn(noise, span))
+        return np.concatenate([value_B1D, rest_BTD], axis=1)
+
+    def _given_first(
+        self, network: SequenceVAE, now: Axes, value_BD: Floats, seen_BD: Bools, time_BC: Float32s,
+        noise: np.random.Generator,
+    ) -> Tensor:  # fmt: skip
+        """[B, Z] z from p(z | x_1) ∝ N(z; 0, I) p(x_1 | z): drawn from the prior, and one chosen of as many
+        by what each makes of the record (sampling-importance-resampling: Rubin 1988)."""
+        target_B1D, known_B1D = now.targets(
+            value_BD[:, None], seen_BD[:, None] & ~np.isnan(value_BD[:, None])
+        )
+        target_BD, known_BD = self._tensor(target_B1D[:, 0]), self._tensor(known_B1D[:, 0])
+        time = self._tensor(time_BC)
+        z_PBZ = self._tensor(noise.standard_normal((_TRIED, len(value_BD), self.shape.Z)).astype(np.float32))
+        nll_PB = torch.stack([network.first(z_BZ, time).nll(target_BD, known_BD) for z_BZ in z_PBZ])
+        below_PB = torch.softmax(-nll_PB, 0).cumsum(0)
+        uniform_B = self._tensor(noise.random(len(value_BD)))
+        chosen_B = (uniform_B > below_PB).sum(0).clamp_max(_TRIED - 1)
+        return z_PBZ[chosen_B, torch.arange(len(value_BD), device=self.device)]
 
     def reconstruct(self, slab: Slab, row: int, window_TD: Floats) -> Floats:
         """[T, D] what the latent keeps of a window, NaN where missing: the decoder's own expectations from
@@ -429,10 +493,11 @@ class RVAE:
         added_D = None if stretch_D is None else self._tensor(stretch_D.astype(np.float32))
         return SequenceVAE(self.shape, weights_P, *factors, self.settings.dof, added_D)
 
-    def _averaged(self, slab: Slab, row: int) -> tuple[SequenceVAE, Axes]:
-        """What sequences come from."""
+    def _averaged(self, slab: Slab, row: int, stretched: bool = True) -> tuple[SequenceVAE, Axes]:
+        """What sequences come from. The stretch is of records to come, and not of those that were."""
         now = Axes.of(slab, row, self.settings.normalisation)
-        return self._network(slab.tensor("average_P")[row], now, slab.host("stretch_D")[row]), now
+        stretch_D = slab.host("stretch_D")[row] if stretched else None
+        return self._network(slab.tensor("average_P")[row], now, stretch_D), now
 
     def _noise(self, slab: Slab, row: int, learner: Learner, what: str) -> np.random.Generator:
         updates = int(slab.host("updates")[row])

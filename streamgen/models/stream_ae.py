@@ -455,7 +455,7 @@ class StreamAE:
         step_D = value_D - now.last_D  # NaN where one is missing
         last_D = np.where(np.isnan(now.last_D), record.filled_D, now.last_D)
         now.observe(value_D, record.there_D)
-        units.observe(slab, row, kind, value_D, record.there_D, step_D)
+        units.observe(slab, row, kind, value_D, step_D)
         origin_D, level_D, _ = units.units(slab, row, kind)
         host = np.empty(3 * D + C, dtype=np.float32)
         host[:D] = 4.0 * np.tanh((record.filled_D - origin_D) / level_D / 4.0)

@@ -18,33 +18,27 @@ from typing import Literal
 
 import numpy as np
 
+from streamgen.models import span
 from streamgen.models.scale import MEMORY, Scale
 from streamgen.models.slab import Field, Slab
-from streamgen.records import Bools, Floats
+from streamgen.models.span import Span
+from streamgen.records import Floats
 
 Normalisation = Literal["none", "minmax", "standard", "robust", "whitening"]
 _LARGEST = 1e150  # its square is finite
 
 
 def fields(D: int, kind: Normalisation) -> dict[str, Field]:
-    """The state that a kind needs beside `scale`'s."""
-    if kind == "minmax":
-        return {"least_D": Field((D,), fill=np.inf), "most_D": Field((D,), fill=-np.inf)}
-    if kind == "standard":
-        return {"level_square_D": Field((D,)), "step_square_D": Field((D,))}
-    return {}
+    """The state of a kind, and of the `span`, beside that of `scale`."""
+    squares = {"level_square_D": Field((D,)), "step_square_D": Field((D,))}
+    return {**span.fields(D), **(squares if kind == "standard" else {})}
 
 
-def observe(
-    slab: Slab, row: int, kind: Normalisation, value_D: Floats, there_D: Bools, step_D: Floats
-) -> None:
+def observe(slab: Slab, row: int, kind: Normalisation, value_D: Floats, step_D: Floats) -> None:
     """Take in one record, after `scale` has; `step_D` is NaN where there is no step."""
     now = Scale.of(slab, row)
-    if kind == "minmax":
-        least_D, most_D = slab.host("least_D")[row], slab.host("most_D")[row]
-        least_D[there_D] = np.minimum(least_D, value_D)[there_D]
-        most_D[there_D] = np.maximum(most_D, value_D)[there_D]
-    elif kind == "standard":
+    Span.of(slab, row).observe(value_D, step_D)
+    if kind == "standard":
         for name, away_D, count_D in (
             ("level_square_D", value_D - now.mean_D, now.count_D),
             ("step_square_D", step_D, now.count_D - 1),
@@ -63,7 +57,7 @@ def units(slab: Slab, row: int, kind: Normalisation) -> tuple[Floats, Floats, Fl
         one_D = np.ones_like(unit_D)
         return np.zeros_like(unit_D), one_D, one_D
     if kind == "minmax":
-        least_D, most_D = slab.host("least_D")[row], slab.host("most_D")[row]
+        least_D, most_D, *_ = Span.of(slab, row)
         known_D = most_D >= least_D
         # A column that never moved must not make the first move infinite.
         range_D = np.maximum(np.where(known_D, most_D - least_D, 1.0), 1e-6 * np.abs(now.mean_D) + 1e-30)

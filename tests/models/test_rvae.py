@@ -179,6 +179,75 @@ def test_columns_that_are_equal_are_generated_equal() -> None:
         assert np.abs(drawn[..., 0] + drawn[..., 2] / 100).max() < 0.02 * spread
 
 
+@pytest.mark.parametrize("preset", [{}, FULL], ids=["light", "full"])
+def test_nothing_from_the_prior_leaves_what_was_seen(preset: dict[str, object]) -> None:
+    value_ND = np.random.default_rng(0).standard_t(2, size=(300, 2))  # tails that no sample exhausts
+    model, slab = made(**preset)
+    run(model, slab, value_ND)
+    drawn_BTD = model.sample(slab, 0, ME, T, 300, 0)
+    assert (drawn_BTD >= value_ND.min(0) - 1e-6).all()
+    assert (drawn_BTD <= value_ND.max(0) + 1e-6).all()
+    step_ND, drawn_step = np.diff(value_ND, axis=0), np.diff(drawn_BTD, axis=1)
+    assert (drawn_step >= step_ND.min(0) - 1e-6).all()
+    assert (drawn_step <= step_ND.max(0) + 1e-6).all()
+
+
+def test_what_goes_on_may_come_to_where_the_stream_never_was() -> None:
+    value_ND = np.arange(400.0)[:, None] + 0.1 * np.random.default_rng(0).normal(size=(400, 1))
+    model, slab = made(D=1, **FULL)
+    run(model, slab, value_ND)
+    drawn_BTD = model.generate(slab, 0, ME, 20, 50, 0)
+    assert drawn_BTD[:, -1].min() > value_ND.max()
+    assert np.diff(drawn_BTD, axis=1).max() <= np.diff(value_ND, axis=0).max() + 1e-6
+
+
+def test_from_the_prior_each_goes_on_from_a_record_that_was_kept() -> None:
+    """The stream is at three levels, a quarter, a quarter and half of the time; no network could know them
+    after so few updates."""
+    level_N = np.repeat([0.0, 1000.0, 50.0, 50.0], 400)
+    value_ND = (level_N + np.random.default_rng(0).normal(size=1600))[:, None]
+    model, slab = made(D=1, preset="full", reservoir=400, updates=1, batch=4)
+    run(model, slab, value_ND)
+    first_B = model.sample(slab, 0, ME, T, 1000, 0)[:, 0, 0]
+    shares = [(np.abs(first_B - level) < 20).mean() for level in (0.0, 1000.0, 50.0)]
+    assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.1)
+    assert not np.isin(first_B, value_ND).any()  # goes on: it is not the record itself
+
+
+def test_ahead_of_the_stream_the_prior_knows_the_hour() -> None:
+    minute_N = np.arange(0, 3 * 1440, 10)
+    value_ND = (50 * np.cos(2 * np.pi * minute_N / 1440) + np.random.default_rng(0).normal(size=432))[:, None]
+    model, slab = made(D=1, preset="full", reservoir=400, updates=1, batch=4, stride=1)
+    ticks = Clock(WindowConfig()).advance(slab, np.zeros(432, dtype=np.int64), minute_N * 60_000)
+    model.run(slab, np.zeros(432, dtype=np.int64), value_ND, ticks, [ME])
+    ahead_B, any_B = (model.sample(slab, 0, ME, 1, 300, 0, ahead=ahead)[:, 0, 0] for ahead in (True, False))
+    assert ahead_B.mean() > 30  # the newest record is of midnight, when it is at 50
+    assert abs(any_B.mean()) < 10
+
+
+def test_z_of_a_record_to_go_on_from_is_drawn_from_its_posterior() -> None:
+    """Of one dimension, against the integral over a grid."""
+    model, slab = made(D=1, latent=1, components=1)
+    run(model, slab, sine(40))
+    slab.tensor("average_P")[0] += 0.5 * torch.randn(
+        model.shape.size, generator=torch.Generator().manual_seed(0)
+    )
+    network, now = model._averaged(slab, 0, stretched=False)
+    value_BD, time_BC = np.full((4000, 1), 0.9), np.zeros((4000, 7), dtype=np.float32)
+    seen_BD = np.ones((4000, 1), dtype=np.bool_)
+    with torch.inference_mode():
+        grid_GZ = torch.linspace(-5, 5, 4000)[:, None]
+        level_GD = torch.from_numpy(now.level(value_BD))
+        nll_G = network.first(grid_GZ, torch.from_numpy(time_BC)).nll(level_GD, torch.from_numpy(seen_BD))
+        z_BZ = model._given_first(network, now, value_BD, seen_BD, time_BC, np.random.default_rng(0))
+    share_G = torch.softmax(-nll_G.double() - grid_GZ[:, 0].double() ** 2 / 2, 0)
+    mean = float((share_G * grid_GZ[:, 0]).sum())
+    deviation = float((share_G * (grid_GZ[:, 0] - mean) ** 2).sum() ** 0.5)
+    assert abs(mean) > 0.2 or abs(deviation - 1) > 0.2  # the record says something of z
+    assert float(z_BZ.mean()) == pytest.approx(mean, abs=0.1)
+    assert float(z_BZ.std()) == pytest.approx(deviation, abs=0.1)
+
+
 @pytest.mark.parametrize(
     "change",
     [

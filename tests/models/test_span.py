@@ -1,0 +1,51 @@
+"""What was seen, by NumPy over the whole stream, and who leaves it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streamgen.models import span
+from streamgen.models.slab import Slab
+from streamgen.models.span import Span
+
+
+def spanned(value_ND: np.ndarray) -> Span:
+    slab = Slab(span.fields(value_ND.shape[1]))
+    now = Span.of(slab, slab.add())
+    before_D = np.full(value_ND.shape[1], np.nan)
+    for value_D in value_ND:
+        now.observe(value_D, value_D - before_D)
+        before_D = np.where(np.isnan(value_D), before_D, value_D)
+    return now
+
+
+def test_it_is_that_of_all_values_and_of_all_steps() -> None:
+    value_ND = np.random.default_rng(0).normal(size=(200, 3)).cumsum(0)
+    now = spanned(value_ND)
+    step_ND = np.diff(value_ND, axis=0)
+    expected = (value_ND.min(0), value_ND.max(0), step_ND.min(0), step_ND.max(0))
+    assert all(np.array_equal(one, other) for one, other in zip(now, expected, strict=True))
+
+
+def test_a_missing_value_is_none() -> None:
+    now = spanned(np.array([[1.0, np.nan], [np.nan, np.nan], [4.0, np.nan]]))
+    assert [one[0] for one in now] == [1.0, 4.0, 3.0, 3.0]
+    assert [one[1] for one in now] == [np.inf, -np.inf, np.inf, -np.inf]
+
+
+def test_who_leaves_it_and_comes_back_to_its_end() -> None:
+    now = spanned(np.array([[0.0, 5.0], [2.0, 4.0], [1.0, 5.0]]))  # 0 … 2 by −1 … 2, 4 … 5 by −1 … 1
+    step_BD = np.array([[0.5, 0.5], [-0.5, 0.0], [2.5, 0.0], [0.0, -1.5], [1.5, 0.0]])
+    value_BD = np.array([[1.5, 4.5], [-0.5, 4.5], [1.5, 4.5], [1.0, 4.0], [2.5, 4.0]])
+    assert now.beyond(value_BD, step_BD).tolist() == [False, True, True, True, True]
+    nearest_BD = now.nearest(value_BD, step_BD)
+    assert nearest_BD.tolist() == [[1.5, 4.5], [0.0, 4.5], [1.0, 4.5], [1.0, 4.5], [2.0, 4.0]]
+    assert now.anywhere().beyond(value_BD, step_BD).tolist() == [False, False, True, True, False]
+    assert now.jumping().beyond(value_BD, step_BD).tolist() == [False, True, False, False, True]
+
+
+def test_a_feature_that_was_never_seen_or_never_moved_holds_nobody() -> None:
+    now = spanned(np.array([[3.0, np.nan]]))
+    assert not now.anywhere().beyond(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).any()
+    assert now.beyond(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).all()  # 3 is all that there ever was
+    assert now.nearest(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).tolist() == [[3.0, 7.0]]
