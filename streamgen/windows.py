@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgen.config import WindowConfig
 from streamgen.models.slab import Field, Slab
@@ -103,3 +104,11 @@ def time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:
         ],
         axis=1,
     )
+
+
+def likeness(time_RC: NDArray[np.float32], time_C: Floats) -> Floats:
+    """[R] shares, which sum to one: how near times are to one in hour and weekday. (A product of von Mises
+    kernels; a time that is an hour off has a quarter of the share.)"""
+    near_R = time_RC[:, 1:].astype(np.float64) @ time_C[1:]
+    share_R = np.exp(8.0 * (near_R - near_R.max()))
+    return np.asarray(share_R / share_R.sum())

@@ -18,8 +18,6 @@ from streamgen.models.sequence_vae import SequenceVAE
 from streamgen.models.span import Span
 from streamgen.records import Floats
 
-AGAIN = 16  # draws of a record
-
 # A record in units of the mixture, from (its index, the mixture, origin and unit of those units), [B, D]
 Choose = Callable[[int, MixtureT, Floats, Floats], Tensor]
 
@@ -72,22 +70,8 @@ def free_run(
 
 
 def drawn(noise: np.random.Generator, span: Span) -> Choose:
-    """Each record is drawn from its distribution, again while it leaves the span (`span`); one that never
-    comes back is moved to where it ends."""
-
-    def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
-        y_BD = mixture.draw(noise)
-        for _ in range(AGAIN):
-            step_BD = unit_D * y_BD.cpu().numpy()
-            beyond_B = torch.from_numpy(span.beyond(origin_BD + step_BD, step_BD)).to(y_BD.device)
-            if not bool(beyond_B.any()):
-                return y_BD
-            y_BD[beyond_B] = mixture.some(beyond_B).draw(noise)
-        step_BD = unit_D * y_BD.cpu().numpy()
-        inside_BD = span.nearest(origin_BD + step_BD, step_BD)
-        return torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)
-
-    return choose
+    """Each record is drawn from its distribution and keeps to the span."""
+    return lambda t, mixture, origin_BD, unit_D: span.draw(mixture, noise, origin_BD, unit_D)
 
 
 def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:

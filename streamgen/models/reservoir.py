@@ -57,11 +57,11 @@ class Reservoir:
         kept = (slab.host(self._kept(name))[row, slot_B] for name in self._window)
         return tuple(np.concatenate(both) for both in zip(newest, kept, strict=True))
 
-    def first(self, slab: Slab, row: int) -> tuple[NDArray[Any], ...]:
-        """The first record of every window that is kept: each field [≤ R, ...]."""
+    def kept(self, slab: Slab, row: int) -> tuple[NDArray[Any], ...]:
+        """Views of all windows that are kept: each field [≤ R, T, ...]; nothing when there are none."""
         count = min(int(slab.host("windows")[row]), self.size) if self.size else 0
         names = self._window if count else ()
-        return tuple(slab.host(self._kept(name))[row, :count, 0] for name in names)
+        return tuple(slab.host(self._kept(name))[row, :count] for name in names)
 
     def _kept(self, name: str) -> str:
         stem, _, axes = name.removeprefix("window_").rpartition("_")

@@ -49,11 +49,10 @@ from streamgen.models.slab import Slab
 from streamgen.models.span import Span
 from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
-from streamgen.windows import TIME_FEATURES, Ticks, time_features
+from streamgen.windows import TIME_FEATURES, Ticks, likeness, time_features
 
 Raw = tuple[Floats, Bools, Float32s]  # records as they came: value filled, there or not, time
 _WEEK_MS = 7 * 86_400_000.0
-_NEAR = 8.0  # an hour from now counts half as much as now
 _TRIED = 32  # draws of z, of which one is chosen
 
 
@@ -272,16 +271,13 @@ class RVAE:
         noise = self._noise(slab, row, learner, f"sample.{seed}")
         network, now = self._averaged(slab, row, stretched=False)
         span = Span.of(slab, row)
-        kept = self._reservoir.first(slab, row)
+        kept = self._reservoir.kept(slab, row)
         with torch.inference_mode(), np.errstate(over="ignore"):
             if not kept:
                 return self._from_nowhere(slab, row, network, now, span, noise, length, count, ahead)
-            value_RD, seen_RD, time_RC = kept
-            share_R = np.full(len(value_RD), 1 / len(value_RD))
-            if ahead:
-                near_R = time_RC[:, 1:].astype(np.float64) @ self._times(slab, row, np.zeros(1))[0, 1:]
-                share_R = np.exp(_NEAR * (near_R - near_R.max()))
-            slot_B = noise.choice(len(value_RD), count, p=share_R / share_R.sum())
+            value_RD, seen_RD, time_RC = (field[:, 0] for field in kept)
+            share_R = likeness(time_RC, self._times(slab, row, np.zeros(1))[0]) if ahead else None
+            slot_B = noise.choice(len(value_RD), count, p=share_R)
             value_BD, seen_BD, time_BC = value_RD[slot_B], seen_RD[slot_B], time_RC[slot_B]
             z_BZ = self._given_first(network, now, value_BD, seen_BD, time_BC, noise)
             input_BI = self._tensor(now.records(value_BD, value_BD, seen_BD, time_BC))

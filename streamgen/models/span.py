@@ -10,9 +10,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
+
+AGAIN = 16
 
 
 def fields(D: int) -> dict[str, Field]:
@@ -49,6 +54,22 @@ class Span(NamedTuple):
         """Of values alone: a first record comes from nowhere."""
         nowhere_D = np.full_like(self.fall_D, np.inf)
         return self._replace(fall_D=-nowhere_D, rise_D=nowhere_D)
+
+    def draw(
+        self, mixture: MixtureT, noise: np.random.Generator, origin_BD: Floats, unit_D: Floats
+    ) -> Tensor:
+        """[B, D] one y from each of a mixture's, such that origin + unit y keeps to the span; one that leaves
+        it `AGAIN` times is moved to where it ends."""
+        y_BD = mixture.draw(noise)
+        for _ in range(AGAIN):
+            step_BD = unit_D * y_BD.cpu().numpy()
+            beyond_B = torch.from_numpy(self.beyond(origin_BD + step_BD, step_BD)).to(y_BD.device)
+            if not bool(beyond_B.any()):
+                return y_BD
+            y_BD[beyond_B] = mixture.some(beyond_B).draw(noise)
+        step_BD = unit_D * y_BD.cpu().numpy()
+        inside_BD = self.nearest(origin_BD + step_BD, step_BD)
+        return torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)
 
     def beyond(self, value_BD: Floats, step_BD: Floats) -> Bools:
         """[B] which sequences leave it in any feature that was ever seen."""

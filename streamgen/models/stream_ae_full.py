@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,9 +43,10 @@ from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.span import Span
 from streamgen.models.stream_ae import Settings
 from streamgen.records import Floats, Ints
-from streamgen.windows import TIME_FEATURES, Ticks, time_features
+from streamgen.windows import TIME_FEATURES, Ticks, likeness, time_features
 
 
 class StreamAEFull:
@@ -157,16 +158,17 @@ class StreamAEFull:
         kind: Kind = "continue",
         given_TD: Floats | None = None,
     ) -> Floats:
-        """[count, length, D] samples that go on from the carried state or, of the kind prior, from the state
-        before any record, at the mean, in input units: each step draws a component and its Student-t, and is
-        the record before the next. Time goes on at the key's usual step."""
+        """[count, length, D] samples in input units that go on from the carried state or, of the kind prior,
+        from that of a kept window whose hour and weekday are near those of now: each step draws a component
+        and its Student-t, keeps to the `span`, and is the record before the next. Time goes on at the key's
+        usual step."""
         check_kind(self, kind)
         updates = int(slab.host("updates")[row])
         what = "generate" if kind == "continue" else kind
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         time_TC = _after(newest, gap, length)
-        return self._ahead(slab, row, noise, time_TC, count, afresh=kind == "prior")
+        return self._ahead(slab, row, noise, time_TC, count, prior=kind == "prior")
 
     def likelihood(
         self, slab: Slab, row: int, learner: Learner, value_ND: Floats, ticks: Ticks, draws: int, seed: int
@@ -191,36 +193,62 @@ class StreamAEFull:
         noise: np.random.Generator,
         time_TC: Floats,
         count: int,
-        afresh: bool = False,
+        prior: bool = False,
     ) -> Floats:
-        """[count, T, D] records of the given times that follow the newest, or (`afresh`) none."""
+        """[count, T, D] records of the given times that follow the newest, or (`prior`) kept ones."""
         now = Axes.of(slab, row, self.settings.normalisation)
-        stretch_D = slab.host("stretch_D")[row]
         averaged_P = slab.tensor("average_P")[row]
+        # What was too narrow are predictions of records to come.
+        stretch_D = np.zeros_like(now.mean_D) if prior else slab.host("stretch_D")[row]
+        span = Span.of(slab, row) if prior else Span.of(slab, row).anywhere()
         length = len(time_TC)
-        last_D = Scale.of(slab, row).last_D
-        value_BD = np.tile(np.where(np.isnan(last_D), now.mean_D, last_D), (count, 1))
-        swing_BD = np.tile(slab.host("swing_D")[row], (count, 1))
-        input_BI = slab.tensor("input_1I")[row].repeat(count, 1)
-        seen_BD = np.ones(value_BD.shape, dtype=np.bool_)
         out_BTD = np.empty((count, length, self.shape.D))
         with torch.inference_mode():
             network = self._network(averaged_P, now)
-            state_BH = self._states(slab, row, network, now)[-1:].repeat(count, 1)
-            if afresh:
-                value_BD, swing_BD = (np.tile(one_D, (count, 1)) for one_D in (now.mean_D, now.delta_D))
-                state_BH, input_BI = torch.zeros_like(state_BH), torch.zeros_like(input_BI)
+            value_BD, swing_BD, input_BI, state_BH = (
+                self._kept(slab, row, network, now, noise, time_TC[0], count) if prior else None
+            ) or self._open(slab, row, network, now, count)
+            seen_BD = np.ones(value_BD.shape, dtype=np.bool_)
             for t in range(length):
-                network = self._network(averaged_P, now, stretch_D + fan.widening(slab, row, t + 1))
+                wider = 0.0 if prior else fan.widening(slab, row, t + 1)
+                network = self._network(averaged_P, now, stretch_D + wider)
                 time_BC = np.tile(time_TC[t].astype(np.float32), (count, 1))
                 mixture = network.next(state_BH, input_BI, self._tensor(time_BC))
                 before_BD = value_BD
-                step_BD = now.delta_D * mixture.draw(noise).cpu().numpy()
+                step_BD = now.delta_D * span.draw(mixture, noise, before_BD, now.delta_D).cpu().numpy()
                 out_BTD[:, t] = value_BD = before_BD + step_BD
                 swing_BD = swing_BD + (np.abs(step_BD) - swing_BD) / RECENT
                 input_BI = self._tensor(_inputs(now, value_BD, before_BD, seen_BD, time_BC, swing_BD))
                 state_BH = network.carry(input_BI[:, None], state_BH)[:, 0]
         return out_BTD
+
+    def _open(self, slab: Slab, row: int, network: Carried, now: Axes, count: int) -> _Start:
+        """After the newest record."""
+        last_D = Scale.of(slab, row).last_D
+        one = np.where(np.isnan(last_D), now.mean_D, last_D), slab.host("swing_D")[row]
+        value_BD, swing_BD = (np.tile(one_D, (count, 1)) for one_D in one)
+        input_BI = slab.tensor("input_1I")[row].repeat(count, 1)
+        return _Start(
+            value_BD, swing_BD, input_BI, self._states(slab, row, network, now)[-1:].repeat(count, 1)
+        )
+
+    def _kept(
+        self, slab: Slab, row: int, network: Carried, now: Axes, noise: np.random.Generator, time_C: Floats,
+        count: int,
+    ) -> _Start | None:  # fmt: skip
+        """After the first `burn_in` records of kept windows, where training has its windows begin; None when
+        there are none."""
+        kept = self._reservoir.kept(slab, row)
+        if not kept:
+            return None
+        begin = self.settings.burn_in
+        slot_B = noise.choice(len(kept[0]), count, p=likeness(kept[2][:, begin - 1], time_C))
+        value_BSD, seen_BSD, time_BSC, swing_BSD = (field[slot_B, :begin] for field in kept[:4])
+        with np.errstate(over="ignore"):
+            input_BSI = self._tensor(_window_inputs(now, value_BSD, seen_BSD, time_BSC, swing_BSD))
+        state_BSH = network.carry(input_BSI, self._tensor(kept[4][slot_B, 0]))
+        value_BD = np.where(np.isnan(value_BSD[:, -1]), now.mean_D, value_BSD[:, -1])
+        return _Start(value_BD, swing_BSD[:, -1], input_BSI[:, -1], state_BSH[:, -1])
 
     def _score(
         self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
@@ -333,6 +361,16 @@ class StreamAEFull:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
+
+
+class _Start(NamedTuple):
+    """What B sequences go on from: the newest records, in input units; their recent steps; the records as the
+    network sees them; the state after them."""
+
+    value_BD: Floats
+    swing_BD: Floats
+    input_BI: Tensor
+    state_BH: Tensor
 
 
 def _inputs(

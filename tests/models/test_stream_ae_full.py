@@ -220,3 +220,39 @@ def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     """A kept window's record: 8 + 1 bytes a value, 8 its swing, 4 a time feature, 4 a hidden unit."""
     sizes = [made(reservoir=count)[1].bytes_per_learner for count in (5, 6)]
     assert sizes[1] - sizes[0] == S * (2 * 17 + 7 * 4 + 8 * 4)
+
+
+def test_from_the_prior_each_goes_on_from_a_window_that_was_kept() -> None:
+    """Levels that no network could know after so few updates; none goes further than the stream ever did."""
+    level_N = np.repeat([0.0, 1000.0, 50.0, 50.0], 400)
+    value_ND = (level_N + np.random.default_rng(0).standard_t(2, size=1600))[:, None]
+    model, slab = made(D=1, reservoir=400, updates=1)
+    run(model, slab, value_ND)
+    # All at the same hour: what is near in time is everything.
+    slab.host("kept_time_RSC")[0] = 0.0
+    drawn_BTD = model.generate(slab, 0, ME, T, 1000, 0, "prior")
+    first_B = drawn_BTD[:, 0, 0]
+    steady_B = np.abs(np.diff(drawn_BTD[:, :, 0], axis=1)).max(1) < 20
+    shares = [(np.abs(first_B - level) < 20).mean() for level in (0.0, 1000.0, 50.0)]
+    assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.1)
+    assert steady_B.mean() > 0.5
+    assert not np.isin(first_B, value_ND).any()
+    assert value_ND.min() - 1e-6 <= drawn_BTD.min()
+    assert drawn_BTD.max() <= value_ND.max() + 1e-6
+
+
+def test_the_prior_is_of_the_hour_that_it_is() -> None:
+    minute_N = np.arange(0, 3 * 1440, 10)
+    value_ND = (50 * np.cos(2 * np.pi * minute_N / 1440) + np.random.default_rng(0).normal(size=432))[:, None]
+    model, slab = made(D=1, stride=1, reservoir=400, updates=1)
+    ticks = Clock(WindowConfig()).advance(slab, np.zeros(432, dtype=np.int64), minute_N * 60_000)
+    model.run(slab, np.zeros(432, dtype=np.int64), value_ND, ticks, [ME])
+    assert model.generate(slab, 0, ME, 1, 300, 0, "prior").mean() > 30  # of midnight, when it is at 50
+
+
+def test_before_anything_is_kept_the_prior_goes_on_from_the_newest_record() -> None:
+    model, slab = made()
+    run(model, slab, walk(S - 2))
+    assert "windows" in slab.fields
+    assert slab.host("windows")[0] == 0
+    assert np.isfinite(model.generate(slab, 0, ME, 5, 3, 0, "prior")).all()
