@@ -79,6 +79,18 @@ class Axes:
         """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
         return _finite((value_D - before_D) / self.delta_D)
 
+    def places(self, value_ND: Floats, before_ND: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Where the steps after N records begin (`joint.Places`), of values and those of the records before
+        them; what there never was counts as none."""
+        home_ND = _finite((self.mean_D - value_ND) / self.delta_D)
+        return (
+            self.step(value_ND, before_ND),
+            home_ND,
+            self.unit_D / self.delta_D,
+            self.step_DD,
+            self.level_DD,
+        )
+
     def swing(self, swing_D: Floats) -> Floats:
         """[..., D] how large the recent steps are against the usual: log swing / δ, bounded to ±4. `scale`
         remembers thousands of records: where steps grow, or come in bursts, it lags."""

@@ -13,31 +13,41 @@ import torch
 from torch import Tensor
 
 from streamgen.models.axes import LARGEST, Axes
+from streamgen.models.joint import Joint, Places
 from streamgen.models.mixture_t import MixtureT
 from streamgen.models.sequence_vae import SequenceVAE
 from streamgen.models.span import Span
 from streamgen.records import Floats
 
-# A record in units of the mixture, from (its index, the mixture, origin and unit of those units), [B, D]
-Choose = Callable[[int, MixtureT, Floats, Floats], Tensor]
+
+class Next(NamedTuple):
+    """What a record may be: the mixture, and where the network has one, the density of whole records."""
+
+    mixture: MixtureT
+    joint: Joint | None
+
+
+# A record in units of the distribution, from (its index, that, origin and unit of those units), [B, D]
+Choose = Callable[[int, Next, Floats, Floats], Tensor]
 
 
 class Before(NamedTuple):
-    """The newest record of each sequence, and the decoder's state before it."""
+    """The newest record of each sequence, the one before it (itself, where there is none), and the decoder's
+    state before it."""
 
     input_BI: Tensor
     value_BD: Floats
+    earlier_BD: Floats
     state_BH: Tensor
 
 
-def warm(network: SequenceVAE, z_BZ: Tensor, input_BTI: Tensor, value_BD: Floats) -> Before:
-    """The decoder led through T ≥ 1 records (teacher forcing), of which `value_BD` is the last in input
-    units."""
+def warm(network: SequenceVAE, z_BZ: Tensor, input_BTI: Tensor, value_BTD: Floats) -> Before:
+    """The decoder led through T ≥ 1 records (teacher forcing); `value_BTD` are they in input units."""
     state_BH = network.begin(z_BZ)
     if input_BTI.shape[1] > 1:
         time_BTC = input_BTI[:, 1:, 3 * network.shape.D :]
         state_BH = network.decode(z_BZ, input_BTI[:, :-1], time_BTC, state_BH)[:, -1]
-    return Before(input_BTI[:, -1], value_BD, state_BH)
+    return Before(input_BTI[:, -1], value_BTD[:, -1], value_BTD[:, -2:][:, 0], state_BH)
 
 
 def following(network: SequenceVAE, z_BZ: Tensor, before: Before, time_BC: Tensor) -> tuple[MixtureT, Tensor]:
@@ -54,32 +64,48 @@ def free_run(
     for t in range(time_BTC.shape[1]):
         time_BC = torch.from_numpy(time_BTC[:, t].astype(np.float32)).to(z_BZ.device)
         if before is None:
-            mixture, state_BH = network.first(z_BZ, time_BC), network.begin(z_BZ)
+            then, state_BH = Next(network.first(z_BZ, time_BC), None), network.begin(z_BZ)
             origin_BD, unit_D = np.broadcast_to(axes.mean_D, (len(z_BZ), network.shape.D)), axes.unit_D
         else:
             mixture, state_BH = following(network, z_BZ, before, time_BC)
+            then = Next(mixture, _joint(network, axes, z_BZ, before, state_BH))
             # Of a feature that never had a value there is no last one.
             origin_BD = np.where(np.isnan(before.value_BD), axes.mean_D, before.value_BD)
             unit_D = axes.delta_D
-        value_BD = origin_BD + unit_D * choose(t, mixture, origin_BD, unit_D).cpu().numpy()
+        value_BD = origin_BD + unit_D * choose(t, then, origin_BD, unit_D).cpu().numpy()
         last_BD = value_BD if before is None else origin_BD
         input_BI = axes.records(value_BD, last_BD, np.ones(value_BD.shape, dtype=np.bool_), time_BTC[:, t])
-        before = Before(torch.from_numpy(input_BI).to(z_BZ.device), value_BD, state_BH)
+        before = Before(torch.from_numpy(input_BI).to(z_BZ.device), value_BD, last_BD, state_BH)
         records.append(value_BD)
     return np.stack(records, axis=1)
 
 
-def drawn(noise: np.random.Generator, span: Span) -> Choose:
-    """Each record is drawn from its distribution and keeps to the span."""
-    return lambda t, mixture, origin_BD, unit_D: span.draw(mixture, noise, origin_BD, unit_D)
+def _joint(network: SequenceVAE, axes: Axes, z_BZ: Tensor, before: Before, state_BH: Tensor) -> Joint | None:
+    if not network.shape.joint:
+        return None
+    with np.errstate(over="ignore"):
+        places = axes.places(before.value_BD, before.earlier_BD)
+    at = Places(*(torch.from_numpy(part).to(z_BZ.device) for part in places))
+    return network.joint(z_BZ, before.input_BI, state_BH, at)
+
+
+def drawn(noise: np.random.Generator, span: Span, whole: bool = False) -> Choose:
+    """Each record is drawn from the mixture, or (`whole`) from the density of whole records where there is
+    one, and keeps to the span."""
+
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+        one = then.joint if whole and then.joint is not None else then.mixture
+        return span.draw(one, noise, origin_BD, unit_D)
+
+    return choose
 
 
 def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
     """Each record is what is given [T, D], and the rest (NaN) is drawn given that."""
 
-    def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
-        y_BD, seen_BD = _given(given_TD[t], mixture, origin_BD, unit_D)
-        return mixture.draw_given(noise, y_BD, seen_BD)
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+        y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
+        return then.mixture.draw_given(noise, y_BD, seen_BD)
 
     return choose
 
@@ -87,9 +113,9 @@ def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
 def expected(given_TD: Floats) -> Choose:
     """Each record is what is given [T, D], and where nothing is (NaN), the mean given what is there."""
 
-    def choose(t: int, mixture: MixtureT, origin_BD: Floats, unit_D: Floats) -> Tensor:
-        y_BD, seen_BD = _given(given_TD[t], mixture, origin_BD, unit_D)
-        return torch.where(seen_BD, y_BD, mixture.judge(y_BD, seen_BD).expected_ND)
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+        y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
+        return torch.where(seen_BD, y_BD, then.mixture.judge(y_BD, seen_BD).expected_ND)
 
     return choose
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from streamgen.models import joint
 from streamgen.models.flat import Shapes, flat_views
 
 
@@ -25,6 +26,9 @@ def initial(shapes: Shapes, hidden: int, components: int, drawn_P: Tensor) -> Te
     K = components
     for name in [name for name in w if name.endswith("_HO")]:
         w[name].mul_(0.1)
+        if name == "joint_HO":
+            joint.begin(w)
+            continue
         bias_O = w[f"{name.removesuffix('_HO')}_bias_O"]
         D = (len(bias_O) // K - 1) // 2
         bias_O[K + K * D :].view(K, D).add_(torch.linspace(-1.5, 1.0, K)[:, None])

@@ -35,6 +35,7 @@ from streamgen.models.activation import Activation
 from streamgen.models.axes import Axes, Float32s
 from streamgen.models.free_run import drawn, drawn_given, expected, following, free_run, warm
 from streamgen.models.initial import initial
+from streamgen.models.joint import Places
 from streamgen.models.judged import judged
 from streamgen.models.likelihood import Bounds, Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
@@ -100,10 +101,18 @@ class Settings(OptimiserSettings):
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
+    joint: int = Field(
+        128,
+        ge=0,
+        le=1024,
+        description="full: units of the density of whole records that sequences from the prior are drawn "
+        "from; 0: they come from the mixture.",
+    )
+
     def idle(self) -> dict[str, str]:
         idle = super().idle()
         if self.preset != "full":
-            idle |= dict.fromkeys(("reservoir", "updates", "batch"), f"preset: {self.preset}")
+            idle |= dict.fromkeys(("reservoir", "updates", "batch", "joint"), f"preset: {self.preset}")
         elif not self.reservoir:
             idle["batch"] = "reservoir: 0"
         return idle | ({} if self.kl_weight else dict.fromkeys(("kl_annealing", "free_bits"), "kl_weight: 0"))
@@ -120,7 +129,7 @@ class RVAE:
         self.settings = settings
         self.shape = Shape(
             features, settings.hidden, settings.latent, settings.components, TIME_FEATURES, settings.layers,
-            settings.dense, settings.activation,
+            settings.dense, settings.activation, settings.joint if settings.preset == "full" else 0,
         )  # fmt: skip
         self.T, self.stride = window.length, window.stride or window.length
         self.device = torch.device(device)
@@ -248,7 +257,7 @@ class RVAE:
                 input_BTI = self._tensor(now.window(*_hidden(parts, new_BTC, fixed_SD)))
                 mean_BZ, log_scale_BZ = network.encode(input_BTI)
                 z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
-                before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0][:, -1])
+                before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0])
                 choose = drawn(noise, span) if np.isnan(fixed_SD).all() else drawn_given(noise, fixed_SD)
                 new_BTD = free_run(network, now, z_BZ, before, new_BTC, choose)
                 value_BTD = np.concatenate([value_BTD, new_BTD], axis=1)
@@ -281,7 +290,7 @@ class RVAE:
             value_BD, seen_BD, time_BC = value_RD[slot_B], seen_RD[slot_B], time_RC[slot_B]
             z_BZ = self._given_first(network, now, value_BD, seen_BD, time_BC, noise)
             input_BI = self._tensor(now.records(value_BD, value_BD, seen_BD, time_BC))
-            before = warm(network, z_BZ, input_BI.unsqueeze(1), value_BD)
+            before = warm(network, z_BZ, input_BI.unsqueeze(1), value_BD[:, None])
             # The time within a week can be read off the phase.
             gap = float(slab.host("clock_gap")[row])
             begin_B = np.arctan2(time_BC[:, -2], time_BC[:, -1]).astype(np.float64) / (2 * np.pi) * _WEEK_MS
@@ -291,7 +300,7 @@ class RVAE:
             gap_N = np.full(time_BT.size, gap)
             time_NC = time_features(time_BT.ravel().astype(np.int64), gap_N, gap_N)
             time_BTC = time_NC.reshape(count, length, -1)
-            return free_run(network, now, z_BZ, before, time_BTC, drawn(noise, span))
+            return free_run(network, now, z_BZ, before, time_BTC, drawn(noise, span, whole=True))
 
     def _from_nowhere(
         self, slab: Slab, row: int, network: SequenceVAE, now: Axes, span: Span, noise: np.random.Generator,
@@ -307,10 +316,10 @@ class RVAE:
         first = drawn(noise, span.jumping())
         value_B1D = free_run(network, now, z_BZ, None, time_BTC[:, :1], first)
         input_B1I = now.window(value_B1D, np.ones(value_B1D.shape, dtype=np.bool_), time_BTC[:, :1])
-        before = warm(network, z_BZ, self._tensor(input_B1I), value_B1D[:, 0])
+        before = warm(network, z_BZ, self._tensor(input_B1I), value_B1D)
         if length == 1:
             return value_B1D
-        rest_BTD = free_run(network, now, z_BZ, before, time_BTC[:, 1:], drawn(noise, span))
+        rest_BTD = free_run(network, now, z_BZ, before, time_BTC[:, 1:], drawn(noise, span, whole=True))
         return np.concatenate([value_B1D, rest_BTD], axis=1)
 
     def _given_first(
@@ -403,7 +412,7 @@ class RVAE:
         input_1TI = self._tensor(now.window(*_hidden(parts, time_C[None, None])))
         if fill:
             z_1Z, _ = network.encode(input_1TI)
-            last = warm(network, z_1Z, input_1TI[:, :-1], parts[0][:, -1])
+            last = warm(network, z_1Z, input_1TI[:, :-1], parts[0])
             mixture, _ = following(network, z_1Z, last, input_1TI[:, -1, 3 * self.shape.D :])
             origin_D, unit_D = before.last_D, now.delta_D
         else:  # behind a gap: the first record of a window
@@ -465,11 +474,17 @@ class RVAE:
             visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
             stopped_BTD = np.take_along_axis(value_BTD, index_BT[:, :, None], 1)
             target_BTD, known_BTD = now.targets(value_BTD, seen_BTD)
+            at = None
+            if self.shape.joint:
+                earlier_BTD = np.concatenate([value_BTD[:, :1], value_BTD[:, :-2]], axis=1)
+                place = now.places(*(x.reshape(-1, x.shape[2]) for x in (value_BTD[:, :-1], earlier_BTD)))
+                at = Places(*map(self._tensor, place))
             windows = Windows(
                 self._tensor(now.window(value_BTD, seen_BTD, time_BTC)),
                 self._tensor(now.window(stopped_BTD, seen_BTD & visible_BT1, time_BTC)),
                 self._tensor(target_BTD),
                 self._tensor(known_BTD),
+                at,
             )
         eps_BZ = self._tensor(noise.standard_normal((B, self.shape.Z)).astype(np.float32))
         annealed = min(1.0, int(slab.host("updates")[row]) / settings.kl_annealing)

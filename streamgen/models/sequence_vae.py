@@ -6,6 +6,7 @@
     g_1 = tanh(z V + v),   g_t = GRU(g_{t−1}, [u_{t−1}, d_{t−1}, m_{t−1}, c_t, z])                decoder
     p(x_t | z, x_<t) = mixture(a([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)           of whitened steps
     skip: every mean moves by [u, d]_{t−1} S
+    p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z, asinh y_{t−1}])             of whole records (`joint`)
 
 u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
 the time features, a the activation (tanh); mixtures are those of `mixture_t`. Of more GRU layers, W and A
@@ -14,9 +15,11 @@ Sequence autoencoders with one latent a sequence: Fabius & van Amersfoort 2014, 
 auto-encoders"; a decoder that also sees the records before: Bowman et al. 2016, "Generating sentences from a
 continuous space".
 
-    loss = (−Σ_t log p(x_t | z, x_<t) + β Σ_j max(KL_j, λ)) / number of seen values,   z = ζ + τ ε
+    loss = (−Σ_t [log p(x_t | z, x_<t) + log p'(x_t | z, x_<t)] + β Σ_j max(KL_j, λ)) / number of seen values
 
-KL_j is the mean over the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
+z = ζ + τ ε; y is the raw step; p' is optional, and of records of which no value is missing. One network has
+both: p the marginals and conditionals that scores need, p' the detail that draws need. KL_j is the mean over
+the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
 
 Shapes: B windows of T records, D features, H hidden units of a layer (or the dense ones' own number, E), S of
 all recurrent layers, Z latent dimensions, K mixture components, C time features, I = 3D + C inputs of a
@@ -33,6 +36,8 @@ from torch import Tensor
 from streamgen.models.activation import ACTIVATIONS, Activation
 from streamgen.models.flat import Shapes, flat_size, flat_views
 from streamgen.models.gru import gru, gru_shapes
+from streamgen.models.joint import Joint, Places
+from streamgen.models.joint import shapes as joint_shapes
 from streamgen.models.mixture_t import MixtureT, bounded
 
 
@@ -49,6 +54,7 @@ class Shape:
     layers: int = 1
     dense: int | None = None
     activation: Activation = "tanh"
+    joint: int = 0
 
     @property
     def S(self) -> int:
@@ -61,6 +67,7 @@ class Shape:
         D, H, Z, K, C, S = self.D, self.H, self.Z, self.K, self.C, self.S
         O, E = K * (1 + 2 * D), self.dense or H  # noqa: E741
         dense = {"encode_HE": (H, E), "encode_bias_E": (E,)} if self.dense else {}
+        whole = joint_shapes(H + 3 * D + Z, self.joint, D) if self.joint else {}
         return {
             **gru_shapes("encode", 3 * D + C, H, self.layers),
             **dense,
@@ -78,6 +85,7 @@ class Shape:
             "out_HO": (E, O),
             "out_bias_O": (O,),
             "skip_2DD": (2 * D, D),
+            **whole,
         }
 
     @property
@@ -89,12 +97,14 @@ class Shape:
 @dataclass(frozen=True, slots=True)
 class Windows:
     """B windows as the network sees them, float32; targets are float64, in units of levels (the first) and
-    steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden."""
+    steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden.
+    `at` is where the N steps begin, for the density of whole records."""
 
     input_BTI: Tensor
     hidden_BTI: Tensor
     target_BTD: Tensor
     seen_BTD: Tensor
+    at: Places | None = None
 
 
 class SequenceVAE:
@@ -150,15 +160,25 @@ class SequenceVAE:
         stretch_ND = None if self._stretch_D is None else self._stretch_D.expand_as(shift_ND)
         return MixtureT.of(out_NO, self.shape.K, self._step_DD, self.dof, shift_ND, stretch_ND)
 
+    def joint(self, z_NZ: Tensor, before_NI: Tensor, state_NS: Tensor, at: Places) -> Joint:
+        """p'(x_t | z, x_<t), over steps, of whole records."""
+        kind = z_NZ.dtype
+        parts = state_NS[:, -self.shape.H :], before_NI[:, : 2 * self.shape.D], z_NZ
+        return Joint(self.w, torch.cat([*parts, torch.asinh(at.last_ND).to(kind)], 1), at, self.dof)
+
     def loss(self, windows: Windows, noise_BZ: Tensor, kl_weight: float, free_bits: float) -> Tensor:
         """The negative evidence lower bound per seen value, nats; one draw of z a window."""
         mean_BZ, log_scale_BZ = self.encode(windows.hidden_BTI)
         z_BZ = mean_BZ + torch.exp(log_scale_BZ) * noise_BZ
         kl_BZ = 0.5 * (mean_BZ**2 + torch.exp(2.0 * log_scale_BZ) - 1.0) - log_scale_BZ
-        nll_B = self.nll(windows, z_BZ)
-        B = len(nll_B)
-        free_kl = B * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
-        return (nll_B.sum() + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
+        steps = self._steps(windows, z_BZ)
+        nll = self._nll(windows, z_BZ, steps).sum()
+        if windows.at is not None:
+            whole_N = windows.seen_BTD[:, 1:].flatten(0, 1).all(1)
+            joint_N = self.joint(*steps, windows.at).nll(windows.target_BTD[:, 1:].flatten(0, 1))
+            nll = nll + torch.where(whole_N, joint_N, 0.0).sum()
+        free_kl = len(z_BZ) * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
+        return (nll + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
 
     def log_weight(self, windows: Windows, noise_BZ: Tensor) -> Tensor:
         """log p(x, z) − log q(z | x) of each window at one draw z = ζ + τ ε, nats, [B], float64. Its mean is
@@ -170,13 +190,17 @@ class SequenceVAE:
 
     def nll(self, windows: Windows, z_BZ: Tensor) -> Tensor:
         """−log p(x | z) of each window, nats, [B]."""
-        input_BTI, D = windows.input_BTI, self.shape.D
-        B, T, _ = input_BTI.shape
-        time_BTC = input_BTI[:, :, 3 * D :]
-        first_B = self.first(z_BZ, time_BTC[:, 0]).nll(windows.target_BTD[:, 0], windows.seen_BTD[:, 0])
-        state_BTS = self.decode(z_BZ, input_BTI[:, :-1], time_BTC[:, 1:], self.begin(z_BZ))
-        steps = self.next(
-            z_BZ.repeat_interleave(T - 1, 0), input_BTI[:, :-1].flatten(0, 1), state_BTS.flatten(0, 1)
-        )
-        step_N = steps.nll(windows.target_BTD[:, 1:].flatten(0, 1), windows.seen_BTD[:, 1:].flatten(0, 1))
-        return first_B + step_N.view(B, T - 1).sum(1)
+        return self._nll(windows, z_BZ, self._steps(windows, z_BZ))
+
+    def _nll(self, windows: Windows, z_BZ: Tensor, steps: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        time_BC = windows.input_BTI[:, 0, 3 * self.shape.D :]
+        first_B = self.first(z_BZ, time_BC).nll(windows.target_BTD[:, 0], windows.seen_BTD[:, 0])
+        target_ND, seen_ND = (x_BTD[:, 1:].flatten(0, 1) for x_BTD in (windows.target_BTD, windows.seen_BTD))
+        return first_B + self.next(*steps).nll(target_ND, seen_ND).view(len(z_BZ), -1).sum(1)
+
+    def _steps(self, windows: Windows, z_BZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z, the record before, and the decoder's state, of each of the N steps."""
+        before_BTI, time_BTC = windows.input_BTI[:, :-1], windows.input_BTI[:, 1:, 3 * self.shape.D :]
+        state_BTS = self.decode(z_BZ, before_BTI, time_BTC, self.begin(z_BZ))
+        z_NZ = z_BZ.repeat_interleave(before_BTI.shape[1], 0)
+        return z_NZ, before_BTI.flatten(0, 1), state_BTS.flatten(0, 1)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from streamgen.models.joint import Joint
 from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
@@ -56,17 +57,17 @@ class Span(NamedTuple):
         return self._replace(fall_D=-nowhere_D, rise_D=nowhere_D)
 
     def draw(
-        self, mixture: MixtureT, noise: np.random.Generator, origin_BD: Floats, unit_D: Floats
+        self, one: MixtureT | Joint, noise: np.random.Generator, origin_BD: Floats, unit_D: Floats
     ) -> Tensor:
-        """[B, D] one y from each of a mixture's, such that origin + unit y keeps to the span; one that leaves
-        it `AGAIN` times is moved to where it ends."""
-        y_BD = mixture.draw(noise)
+        """[B, D] one y from each of B distributions, such that origin + unit y keeps to the span; one that
+        leaves it `AGAIN` times is moved to where it ends."""
+        y_BD = one.draw(noise)
         for _ in range(AGAIN):
             step_BD = unit_D * y_BD.cpu().numpy()
             beyond_B = torch.from_numpy(self.beyond(origin_BD + step_BD, step_BD)).to(y_BD.device)
             if not bool(beyond_B.any()):
                 return y_BD
-            y_BD[beyond_B] = mixture.some(beyond_B).draw(noise)
+            y_BD[beyond_B] = one.some(beyond_B).draw(noise)
         step_BD = unit_D * y_BD.cpu().numpy()
         inside_BD = self.nearest(origin_BD + step_BD, step_BD)
         return torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)

@@ -225,6 +225,20 @@ def test_ahead_of_the_stream_the_prior_knows_the_hour() -> None:
     assert abs(any_B.mean()) < 10
 
 
+def test_what_holds_half_of_the_time_is_generated_so() -> None:
+    """Sensors that report on change, each by itself: no component of all features at once could say it."""
+    rng = np.random.default_rng(0)
+    value_ND = (rng.normal(size=(1500, 3)) * (rng.random((1500, 3)) < 0.5)).cumsum(0)
+    shares = {}
+    for joint in (0, 32):
+        model, slab = made(D=3, preset="full", reservoir=200, updates=1, batch=32, stride=2, joint=joint)
+        run(model, slab, value_ND)
+        step = np.abs(np.diff(model.sample(slab, 0, ME, T, 300, 0), axis=1))
+        shares[joint] = (step < 0.02).mean((0, 1))
+    assert shares[32] == pytest.approx(0.5, abs=0.15)
+    assert (shares[0] < 0.3).all()
+
+
 def test_z_of_a_record_to_go_on_from_is_drawn_from_its_posterior() -> None:
     """Of one dimension, against the integral over a grid."""
     model, slab = made(D=1, latent=1, components=1)
@@ -418,9 +432,13 @@ def test_imputation_keeps_what_is_there_and_fills_the_rest(learned) -> None:  # 
 
 def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     """Weights, moments and averages; windows of 8 + 1 bytes a value and 4 a time feature; the axes."""
-    light, full = made()[1], made(**FULL)[1]
+    light, full, joint = made()[1], made(**FULL, joint=0)[1], made(**FULL, joint=16)[1]
     window = T * (2 * 9 + 7 * 4)
     assert full.bytes_per_learner - light.bytes_per_learner == 5 * window + 8
+    # Of the record, the state, z and last steps; of three views of two features; of 2 × 30 outputs.
+    assert joint.bytes_per_learner - full.bytes_per_learner == pytest.approx(
+        4 * 4 * 16 * (8 + 3 * 2 + 2 + 6 + 1 + 60), rel=0.1
+    )
     weights = (
         4
         * 4

@@ -1,5 +1,7 @@
 """The network's equations against torch's modules, and its loss against finite differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from scipy.stats import multivariate_t
 
 from streamgen.models.flat import flat_views
 from streamgen.models.initial import initial
+from streamgen.models.joint import Places
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 
 SHAPE = Shape(D=2, H=4, Z=3, K=2, C=7)
+WHOLE = Shape(D=2, H=4, Z=3, K=2, C=7, joint=5)
 DEEP = Shape(D=2, H=4, Z=3, K=2, C=7, layers=2, dense=5, activation="leaky_relu")
 B, T, INPUTS = 3, 5, 3 * 2 + 7
 GEN = torch.Generator()
@@ -33,11 +37,15 @@ def network(flat_P: torch.Tensor, dof: float = 6.0, shape: Shape = SHAPE) -> Seq
     return SequenceVAE(shape, flat_P, *axes(), dof)
 
 
-def windows(missing: bool) -> Windows:
+def windows(missing: bool, whole: bool = False) -> Windows:
     seen_BTD = torch.ones(B, T, 2, dtype=torch.bool)
     if missing:
         seen_BTD[0, 1, 0] = seen_BTD[1, 0, 1] = seen_BTD[2, 3, 0] = seen_BTD[2, 3, 1] = False
-    return Windows(draw(B, T, INPUTS), draw(B, T, INPUTS), draw(B, T, 2) * seen_BTD, seen_BTD)
+    given = draw(B, T, INPUTS), draw(B, T, INPUTS), draw(B, T, 2) * seen_BTD, seen_BTD
+    if not whole:
+        return Windows(*given)
+    N, wide_D = B * (T - 1), torch.tensor([1.5, 2.0], dtype=torch.float64)
+    return Windows(*given, Places(draw(N, 2), draw(N, 2), wide_D, *axes()))
 
 
 def used(shape: Shape) -> torch.Tensor:
@@ -57,11 +65,11 @@ def torchs_gru(net: SequenceVAE, name: str, inputs: int) -> torch.nn.GRU:
     return gru
 
 
-@pytest.mark.parametrize(("missing", "shape"), [(False, SHAPE), (True, SHAPE), (True, DEEP)])
+@pytest.mark.parametrize(("missing", "shape"), [(False, SHAPE), (True, SHAPE), (True, DEEP), (True, WHOLE)])
 def test_gradient_agrees_with_finite_differences(missing: bool, shape: Shape) -> None:
     used_P = used(shape)
     weights_P = (draw(shape.size) * used_P).requires_grad_()
-    data, noise_BZ = windows(missing), draw(B, shape.Z, scale=1.0)
+    data, noise_BZ = windows(missing, bool(shape.joint)), draw(B, shape.Z, scale=1.0)
 
     def loss(flat_P: torch.Tensor) -> torch.Tensor:
         return network(flat_P, shape=shape).loss(data, noise_BZ, 0.7, 0.05)
@@ -73,7 +81,9 @@ def test_gradient_agrees_with_finite_differences(missing: bool, shape: Shape) ->
             step[i] = 1e-6
             central = (loss(weights_P + step) - loss(weights_P - step)) / 2e-6
             assert float(gradient_P[i]) == pytest.approx(float(central), rel=1e-5, abs=1e-8)
-    assert (gradient_P[used_P] != 0).all()  # every parameter matters
+    for name, view in flat_views(shape.parameters, gradient_P).items():
+        masked = name in ("joint_3DH", "joint_HO")
+        assert (view != 0).any() if masked else (view != 0).all(), name  # every parameter matters
 
 
 def test_nll_is_the_sum_over_records_computed_one_by_one() -> None:
@@ -189,3 +199,26 @@ def test_components_begin_apart() -> None:
         assert w[f"{name}_bias_O"].tolist() == [0.0] * 6 + [-1.5, -1.5, 1.0, 1.0]
     assert (w["skip_2DD"] == 0).all()
     assert float(w["decode_GH"][0, 0]) == 0.5
+
+
+def test_whole_records_alone_have_a_part_in_the_joint_density() -> None:
+    """The loss with it less the loss without, against the sum over the records that miss nothing."""
+    flat_P, data, noise_BZ = draw(WHOLE.size), windows(True, True), draw(B, WHOLE.Z, scale=1.0)
+    net = network(flat_P, shape=WHOLE)
+    without = replace(data, at=None)
+    values = data.seen_BTD.sum()
+    more = (net.loss(data, noise_BZ, 0.7, 0.05) - net.loss(without, noise_BZ, 0.7, 0.05)) * values
+    mean_BZ, log_scale_BZ = net.encode(data.hidden_BTI)
+    z_BZ = mean_BZ + torch.exp(log_scale_BZ) * noise_BZ
+    expected = 0.0
+    for n, (b, t) in enumerate((b, t) for b in range(B) for t in range(1, T)):
+        if not data.seen_BTD[b, t].all():
+            continue
+        one = slice(b, b + 1)
+        time_1TC = data.input_BTI[one, 1 : t + 1, 6:]
+        state_1S = net.decode(z_BZ[one], data.input_BTI[one, :t], time_1TC, net.begin(z_BZ[one]))[:, -1]
+        assert data.at is not None
+        at = replace(data.at, last_ND=data.at.last_ND[n : n + 1], home_ND=data.at.home_ND[n : n + 1])
+        joint = net.joint(z_BZ[one], data.input_BTI[one, t - 1], state_1S, at)
+        expected += float(joint.nll(data.target_BTD[one, t]))
+    assert float(more) == pytest.approx(expected, rel=1e-9)
