@@ -6,7 +6,7 @@
     g_1 = tanh(z V + v),   g_t = GRU(g_{t−1}, [u_{t−1}, d_{t−1}, m_{t−1}, c_t, z])                decoder
     p(x_t | z, x_<t) = mixture(a([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)           of whitened steps
     skip: every mean moves by [u, d]_{t−1} S
-    p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z, asinh y_{t−1}])             of whole records (`joint`)
+    p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z, asinh y_{t−1}])            of whole records (`joint`)
 
 u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
 the time features, a the activation (tanh); mixtures are those of `mixture_t`. Of more GRU layers, W and A
