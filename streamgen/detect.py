@@ -136,6 +136,25 @@ def _all(snapshot: Snapshot) -> Iterator[LearnerState]:
         yield from taken
 
 
+def file_columns(rows: CsvRows, at_once: int = ROWS) -> Iterator[tuple[CsvBatch, Bools, Columns]]:
+    """Batches of a file, which rows `[N]` are usable, and those as a task takes them."""
+    first = 0
+    for batch in rows.batches(at_once):
+        used_N = np.asarray(~np.isnan(batch.value_ND).all(axis=1))
+        if batch.timestamp is not None and any(cell.column == rows.timestamp_column for cell in batch.bad):
+            used_N &= np.array([rows.time_ms(cell) is not None for cell in batch.timestamp])
+        row_N = np.flatnonzero(used_N).astype(np.int64)
+        columns = Columns(
+            offset_N=first + row_N,
+            timestamp_N=batch.time_ms_N[row_N],
+            key=[batch.key[n] for n in row_N.tolist()],
+            value_ND=batch.value_ND[row_N],
+            raw_N=row_N,
+        )
+        first += len(batch)
+        yield batch, used_N, columns
+
+
 class _Pass:
     """One pass of one task over one file."""
 
@@ -151,22 +170,13 @@ class _Pass:
 
     def run(self, report: Report | None) -> Iterator[tuple[CsvBatch, Bools, Results]]:
         """Batches with which rows `[N]` were usable and the results of those, `summary` kept on the way."""
-        for batch in self._rows.batches(self._at_once):
-            used_N = self._usable(batch)
-            row_N = np.flatnonzero(used_N).astype(np.int64)
-            columns = Columns(
-                offset_N=self.summary.rows + row_N,
-                timestamp_N=batch.time_ms_N[row_N],
-                key=[batch.key[n] for n in row_N.tolist()],
-                value_ND=batch.value_ND[row_N],
-                raw_N=row_N,
-            )
+        for batch, used_N, columns in file_columns(self._rows, self._at_once):
             results = self.task.process(columns)
             before = self.summary
             self.summary = replace(
                 before,
                 rows=before.rows + len(batch),
-                unusable=before.unusable + len(batch) - len(row_N),
+                unusable=before.unusable + len(batch) - len(columns),
                 late=before.late + int(results.ticks.late_N.sum()),
                 anomalies=before.anomalies + int(results.verdicts.is_anomaly_N.sum()),
                 keys=len(self.task.keys),
@@ -204,10 +214,3 @@ class _Pass:
             # NaN is the one number that differs from itself: nothing is expected yet.
             known = [value if value == value else None for value in expected]
             yield [*given, score, p_value, "true" if is_anomaly else "false", *known, *contributions]
-
-    def _usable(self, batch: CsvBatch) -> Bools:
-        used_N = np.asarray(~np.isnan(batch.value_ND).all(axis=1))
-        name = self._rows.timestamp_column
-        if batch.timestamp is not None and any(cell.column == name for cell in batch.bad):
-            used_N &= np.array([self._rows.time_ms(cell) is not None for cell in batch.timestamp])
-        return used_N

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 # Each has a function `register(app)`; the order is that of --help.
 GROUPS = (
-    "demo", "worker", "publish", "files", "evaluate", "produce", "broker", "watch", "state", "doctor",
+    "demo", "worker", "publish", "files", "evaluate", "tune", "produce", "broker", "watch", "state", "doctor",
     "version",
 )  # fmt: skip
 

@@ -61,7 +61,7 @@ def detect(
     """
     from streamgen.detect import detect_file
 
-    source, choice = _input(config, model, timestamp_column, key_column, value_columns)
+    source, choice = file_input(config, model, timestamp_column, key_column, value_columns)
     with _progress(f"scoring {file.name}") as report:
         summary = detect_file(file, out, source, choice, seed, device, report)
     _tell(summary)
@@ -81,7 +81,7 @@ def fit(
     """Learn a CSV file in one pass, to generate from it."""
     from streamgen.detect import fit_file
 
-    source, choice = _input(config, model, timestamp_column, key_column, value_columns)
+    source, choice = file_input(config, model, timestamp_column, key_column, value_columns)
     with _progress(f"learning {file.name}") as report:
         summary = fit_file(file, state, source, choice, seed, device, report)
     _tell(summary)
@@ -115,7 +115,7 @@ def generate(
     write_sequences(out, x_SLD, columns)
 
 
-def _input(
+def file_input(
     config: Path | None, model: str | None, timestamp: str | None, key: str | None, values: str | None
 ) -> tuple[InputConfig, Choice]:
     """What the options say, above what the first input of the file says."""

@@ -33,9 +33,10 @@ def judged(
     worth = mixture.judge(y_1D, mask_1D)
     nll, tail = float(worth.nll_N), float(worth.tail_N)
     if seen_D.any():
-        nll += float(np.log(unit_D[seen_D] / before.delta()[seen_D]).sum())
+        delta_D = before.delta()[seen_D]
+        nll += float(np.log(unit_D[seen_D] / delta_D).sum())
         strangeness, drift = (ask(value_D, seen_D, mixture.dof) for ask in (before.strangeness, before.drift))
-        scores.nll_N[n] = nll
+        scores.nll_N[n], scores.log_step_N[n] = nll, np.log(delta_D).sum()
         scores.surprise_NS[n] = nll, strangeness, drift
         quadratic_D = worth.quadratic_ND[0].cpu().numpy()
         scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)

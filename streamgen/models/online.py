@@ -40,8 +40,9 @@ class Scores:
     """What a model says of N records, each before it learned from it.
 
     `surprise_NS` is what calibration ranks: S questions asked of each record (higher is stranger; NaN: no
-    opinion yet). `nll_N` is the negative
-    log-likelihood in nats, NaN for a model that has none. `expected_ND`, and the central 90 % interval
+    opinion yet). `nll_N` is the negative log-likelihood in nats of steps δ (`scale`), NaN for a model that
+    has none; `log_step_N` is the sum of log δ over the values that it judges: the two together are in nats of
+    the input's own units. `expected_ND`, and the central 90 % interval
     `low_ND`–`high_ND`, are in input units. `contribution_ND` adds up to `nll_N` (to the first surprise
     where there is no likelihood). `step_N` counts the learner's updates before the record. `loss` and
     `seconds` have one entry for each update of this call; `skipped` names the rows whose update was left
@@ -50,6 +51,7 @@ class Scores:
 
     surprise_NS: Floats
     nll_N: Floats
+    log_step_N: Floats
     expected_ND: Floats
     low_ND: Floats
     high_ND: Floats
@@ -66,6 +68,7 @@ class Scores:
         return cls(
             surprise_NS=np.full((N, S), np.nan),
             nll_N=np.full(N, np.nan),
+            log_step_N=np.full(N, np.nan),
             expected_ND=nan_ND,
             low_ND=nan_ND.copy(),
             high_ND=nan_ND.copy(),

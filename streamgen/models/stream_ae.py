@@ -434,8 +434,9 @@ class StreamAE:
         scores.step_N[n] = slab.host("updates")[row]
         if seen_D.any():
             # In nats of δ, whatever the units.
-            nll += float(np.log(unit_D[seen_D] / now.delta()[seen_D]).sum())
-            scores.nll_N[n] = nll
+            delta_D = now.delta()[seen_D]
+            nll += float(np.log(unit_D[seen_D] / delta_D).sum())
+            scores.nll_N[n], scores.log_step_N[n] = nll, np.log(delta_D).sum()
             dof = self.settings.dof
             strangeness, drift = (ask(value_D, seen_D, dof) for ask in (now.strangeness, now.drift))
             scores.surprise_NS[n] = nll, strangeness, drift

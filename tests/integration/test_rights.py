@@ -284,6 +284,31 @@ def test_state_is_looked_at_and_changed_with_what_the_page_lists_and_not_with_le
         assert code == 0, out + err
 
 
+def test_settings_are_compared_over_a_topic_with_the_right_to_read_it_alone(
+    secured: Secured, made: Config, cli: Callable[..., Said], tmp_path: Path
+) -> None:
+    topic = made.inputs[0].topic
+    secured.send(topic, 300)
+    typed = (
+        "tune",
+        topic,
+        "--study",
+        tmp_path / "study",
+        "--vary",
+        "hidden=2",
+        "--seeds",
+        2,
+        "--records",
+        280,
+    )
+    with secured.granted([right.granted_to(USER) for right in of(made, "tune")]):
+        code, out, err = cli(*typed)
+    assert code == 0, out + err
+    code, _, err = cli(*typed[:3], tmp_path / "other", *typed[4:])
+    assert code == 1
+    assert err.splitlines()[-1].startswith("streamgen: This user may not see the topic")
+
+
 def test_scores_can_be_watched_by_the_name_of_their_topic(
     secured: Secured, made: Config, cli: Callable[..., Said]
 ) -> None:

@@ -1,0 +1,64 @@
+"""The whole of it: choices are tried until all are or the time is up, and what came of them is judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from streamgen.config import InputConfig
+from streamgen.errors import ConfigError, InputError
+from streamgen.tuning.effects import best, together
+from streamgen.tuning.factors import Choice, Factor, Search, applied, as_it_is, settings_of
+from streamgen.tuning.study import Report, Study, Tried
+from streamgen.tuning.trial import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """`tried` begins with what there is. `complete`: nothing is left to try."""
+
+    tried: list[Tried]
+    best: Tried
+    complete: bool
+
+
+def compare(
+    study: Study,
+    trial: Trial,
+    choices: Iterable[Choice],
+    config: InputConfig,
+    factors: Sequence[Factor],
+    search: Search,
+    seeds: int,
+    seconds: float,
+    report: Report,
+) -> Outcome:
+    """Go on with a study for so many seconds. Raises `InputError` when there is not even time for the
+    settings as they are."""
+    deadline = time.monotonic() + seconds
+
+    def run(some: Iterable[Choice]) -> bool:
+        return study.run(trial, some, lambda choice: settings_of(factors, choice), seeds, deadline, report)
+
+    complete = run(choices)
+    tried = study.tried()
+    if not tried or tried[0].choice != as_it_is(factors):
+        raise InputError(
+            "The time was over before the settings as they are had been through the data once: give more of "
+            "it (--budget), or fewer records (--records) or seeds (--seeds)."
+        )
+    if search == "one" and complete:
+        all_at_once = together(factors, tried[0], tried)
+        if all_at_once is not None and _can_be(config, factors, all_at_once):
+            complete = run([all_at_once])
+            tried = study.tried()
+    return Outcome(tried, best(tried[0], tried), complete)
+
+
+def _can_be(config: InputConfig, factors: Sequence[Factor], choice: Choice) -> bool:
+    try:
+        applied(config, settings_of(factors, choice), reduce=True)
+    except ConfigError:
+        return False
+    return True

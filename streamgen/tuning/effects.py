@@ -1,0 +1,135 @@
+"""What came of a study, as tables: the effect of each setting, and which choice is the best.
+
+Two choices are compared seed by seed, so that what a seed does to both is no part of the difference. Its
+interval is Student's, at 95 %, over S seeds: it tells what other seeds would have given on the same data, and
+not what other data would. The best is the one with the lowest score among those whose whole interval lies
+below what there is; where there is none, what there is remains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from scipy.stats import t as student_t
+
+from streamgen.tuning.factors import Choice, Factor, Search, as_it_is
+from streamgen.tuning.study import Tried
+
+SHOWN = 10  # of the best combinations
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Of a choice to what there is, in the unit of the score, with its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """Better or worse where the interval leaves no doubt."""
+        return "better" if self.high < 0 else "worse" if self.low > 0 else ""
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Text, for a terminal and for a page."""
+
+    head: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+    def __str__(self) -> str:
+        every = [self.head, *self.rows]
+        width = [max(len(row[n]) for row in every) for n in range(len(self.head))]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, width, strict=True)) for row in every]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def against(base: Tried, other: Tried) -> Difference:
+    """Of two choices that are both through."""
+    difference_S = other.score_S - base.score_S
+    count = len(difference_S)
+    half = float(student_t.ppf(0.975, count - 1) * difference_S.std(ddof=1) / math.sqrt(count))
+    middle = float(difference_S.mean())
+    return Difference(middle, middle - half, middle + half)
+
+
+def best(base: Tried, tried: Iterable[Tried]) -> Tried:
+    """See above."""
+    better = [one for one in tried if one.whole and against(base, one).verdict == "better"]
+    return min([base, *better], key=lambda one: float(one.score_S.mean()))
+
+
+def together(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried]) -> dict[str, str] | None:
+    """Of each setting the value that was best by itself, where it is clearly better; None: fewer than two
+    are."""
+    before = as_it_is(factors)
+    winners = {}
+    for factor in factors:
+        alone = [one for one in tried if {**one.choice, factor.name: before[factor.name]} == before]
+        winner = best(base, alone).choice[factor.name]
+        if winner != before[factor.name]:
+            winners[factor.name] = winner
+    return {**before, **winners} if len(winners) > 1 else None
+
+
+def tables(search: Search, factors: Sequence[Factor], tried: Sequence[Tried], unit: str) -> list[Table]:
+    """What to show of a study whose first trial is what there is."""
+    base, whole = tried[0], [one for one in tried if one.whole]
+    if search == "one":
+        return [_alone(factors, base, whole, unit)]
+    ranked = sorted(whole, key=lambda one: float(one.score_S.mean()))[:SHOWN]
+    if base not in ranked:
+        ranked.append(base)
+    head = ("settings", unit, "± over seeds", "against as it is, 95 %", "", "CPU s")
+    return [_marginal(factors, tried, unit), Table(head, [_row(factors, base, one) for one in ranked])]
+
+
+def told(factors: Iterable[Factor], choice: Choice) -> str:
+    """A choice in words: what differs from what there is."""
+    before = as_it_is(factors)
+    changed = [f"{name} {label}" for name, label in choice.items() if label != before[name]]
+    return ", ".join(changed) or "as it is"
+
+
+def _alone(factors: Sequence[Factor], base: Tried, whole: Sequence[Tried], unit: str) -> Table:
+    rows = []
+    for one in whole:
+        settings, *figures = _row(factors, base, one)
+        changed = [name for name, label in one.choice.items() if label != as_it_is(factors)[name]]
+        if len(changed) == 1:
+            rows.append((changed[0], one.choice[changed[0]], *figures))
+        else:
+            rows.append(("together" if changed else "as it is", settings if changed else "", *figures))
+    return Table(("setting", "value", unit, "± over seeds", "against as it is, 95 %", "", "CPU s"), rows)
+
+
+def _row(factors: Sequence[Factor], base: Tried, one: Tried) -> tuple[str, ...]:
+    """Settings, score, its standard deviation over seeds, difference and verdict, CPU."""
+    difference = against(base, one)
+    shown = ("", "") if one is base else (str(difference), difference.verdict)
+    return (
+        told(factors, one.choice),
+        f"{one.score_S.mean():.4f}",
+        f"{one.score_S.std(ddof=1):.4f}",
+        *shown,
+        f"{one.seconds:.1f}",
+    )
+
+
+def _marginal(factors: Sequence[Factor], tried: Sequence[Tried], unit: str) -> Table:
+    """Of each value, over all combinations that have it."""
+    rows = []
+    for factor in factors:
+        for variant in factor.variants:
+            having = [one for one in tried if one.choice[factor.name] == variant.label]
+            score = [float(one.score_S.mean()) for one in having if one.whole]
+            shown = (f"{sum(score) / len(score):.4f}", f"{min(score):.4f}") if score else ("–", "–")
+            rows.append((factor.name, variant.label, str(len(score)), str(len(having) - len(score)), *shown))
+    return Table(("setting", "value", "through", "given up", f"mean {unit}", "best"), rows)

@@ -1,0 +1,192 @@
+"""What is tried, kept, given up and gone on with; the trials here are curves that are known beforehand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from streamgen.config import InputConfig
+from streamgen.errors import InputError, StateError
+from streamgen.tuning.compare import Outcome, compare
+from streamgen.tuning.effects import Difference, against, best, tables, told
+from streamgen.tuning.factors import Factor, Search, as_it_is, parse, settings_of, to_try
+from streamgen.tuning.study import FILE, Study, Tried
+from streamgen.tuning.trial import PARTS, Point
+
+CONFIG = InputConfig(topic="t")
+GRID = ("hidden=8,16,64", "layers=2,3")
+
+
+class Known:
+    """A score for each choice: `of` the settings, much that is of the seed, and a little noise."""
+
+    unit = "points"
+
+    def __init__(self, of: Mapping[str, float]) -> None:
+        self.of, self.passes, self.parts = of, list[tuple[dict[str, Any], int]](), 0
+
+    def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
+        self.passes.append((dict(settings), seed))
+        # What all choices have in common of a seed is far larger than what tells them apart.
+        own = np.random.default_rng([seed, *map(ord, str(settings))]).normal() / 1000
+        score = sum(self.of.get(f"{key}={value}", 0.0) for key, value in settings.items()) + 7.0 * seed + own
+        for part in range(PARTS):
+            yield None
+            self.parts += 1
+            yield Point(score + 5.0 / (part + 1), 0.5 * part)
+
+
+def factors(*texts: str) -> list[Factor]:
+    return [parse(CONFIG, text) for text in texts]
+
+
+def gone(
+    folder: Path, trial: Any, varied: list[Factor], search: Search = "one", seconds: float = 60
+) -> tuple[Outcome, list[str]]:
+    study, said = Study(folder, search), list[str]()
+    try:
+        choices = to_try(CONFIG, varied, search)
+        return compare(study, trial, choices, CONFIG, varied, search, 3, seconds, said.append), said
+    finally:
+        study.close()
+
+
+def test_each_is_tried_with_every_seed_and_then_what_was_better_together(tmp_path: Path) -> None:
+    varied = factors("hidden=8,64", "layers=2", "dof=3.0")
+    trial = Known({"hidden=8": -1.0, "hidden=64": -2.0, "layers=2": -0.5, "dof=3.0": 0.7})
+    outcome, said = gone(tmp_path, trial, varied)
+    assert [told(varied, one.choice) for one in outcome.tried] == [
+        "as it is", "hidden 8", "hidden 64", "layers 2", "dof 3.0", "hidden 64, layers 2",
+    ]  # fmt: skip
+    assert sorted(trial.passes, key=str)[:3] == [({"dof": 3.0}, seed) for seed in range(3)]
+    assert len(trial.passes) == 18
+    assert outcome.complete
+    assert settings_of(varied, outcome.best.choice) == {"hidden": 64, "layers": 2}
+    assert said == ["as it is", "hidden 8", "hidden 64", "layers 2", "dof 3.0", "hidden 64, layers 2"]
+    (table,) = tables("one", varied, outcome.tried, trial.unit)
+    assert [row[0] for row in table.rows] == ["as it is", "hidden", "hidden", "layers", "dof", "together"]
+    assert [row[5] for row in table.rows] == ["", "better", "better", "better", "worse", "better"]
+
+
+def test_what_is_not_clearly_better_is_not_chosen(tmp_path: Path) -> None:
+    varied = factors("hidden=8,64")
+    outcome, _ = gone(tmp_path, Known({"hidden=8": -1e-5}), varied)
+    assert outcome.best.choice == as_it_is(varied)
+    assert len(outcome.tried) == 3  # nothing to try together
+
+
+def test_a_difference_is_paired_and_its_interval_students() -> None:
+    rng = np.random.default_rng(0)
+    base_S, other_S = rng.normal(size=(2, 5)) + 10 * np.arange(5)
+    base, other = (Tried({}, np.tile(one[:, None], PARTS), 1.0) for one in (base_S, other_S))
+    found = ttest_rel(other_S, base_S).confidence_interval(0.95)
+    difference = against(base, other)
+    assert (difference.low, difference.high) == pytest.approx((found.low, found.high))
+    assert difference.mean == pytest.approx((other_S - base_S).mean())
+    verdicts = [Difference(0.0, *ends).verdict for ends in ((-2, -1), (-1, 1), (1, 2))]
+    assert verdicts == ["better", "", "worse"]
+    assert best(base, [base, other]) is (other if difference.high < 0 else base)
+
+
+@pytest.mark.parametrize("search", ["one", "grid", "halving"])
+def test_what_is_known_is_not_tried_again(tmp_path: Path, search: Search) -> None:
+    varied = factors(*GRID)
+    trial = Known({"hidden=8": -1.0, "layers=2": -0.5})
+    first, _ = gone(tmp_path, trial, varied, search)
+    count = len(trial.passes)
+    again, said = gone(tmp_path, trial, varied, search)
+    assert (len(trial.passes), said) == (count, [])
+    assert [one.choice for one in again.tried] == [one.choice for one in first.tried]
+    for one, other in zip(first.tried, again.tried, strict=True):
+        assert one.curve_SP.tobytes() == other.curve_SP.tobytes()
+    assert again.best.choice == first.best.choice
+
+
+def test_halving_gives_up_what_is_not_among_the_best_third(tmp_path: Path) -> None:
+    varied = factors("hidden=8,16,64,128", "layers=2,3,4,5")
+    scores = {f"hidden={units}": 0.1 * n for n, units in enumerate((8, 16, 64, 128))}
+    scores |= {f"layers={depth}": 0.05 * depth for depth in (2, 3, 4, 5)}
+    halved, every = Known(scores), Known(scores)
+    outcome, _ = gone(tmp_path / "a", halved, varied, "halving")
+    full, _ = gone(tmp_path / "b", every, varied, "grid")
+    assert len(outcome.tried) == len(full.tried) == 25
+    assert all(one.whole for one in full.tried)
+    assert halved.parts < every.parts / 2
+    assert outcome.best.choice == full.best.choice
+    points = {one.curve_SP.shape[1] for one in outcome.tried}
+    assert points == {PARTS // 9, PARTS // 3, PARTS}
+    assert outcome.tried[0].whole  # what is now is the measure of all
+    marginal, ranking = tables("halving", varied, outcome.tried, "points")
+    assert sum(int(row[2]) + int(row[3]) for row in marginal.rows) == 2 * 25
+    assert ranking.rows[0][0] == told(varied, outcome.best.choice)
+
+
+def test_the_time_ends_it_and_the_rest_is_tried_later(tmp_path: Path) -> None:
+    varied = factors(*GRID)
+
+    class Slow(Known):
+        def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
+            for point in super().__call__(settings, seed):
+                if self.slow and len(self.passes) > 6:
+                    time.sleep(0.02)
+                yield point
+
+        slow = True
+
+    trial = Slow({"hidden=8": -1.0})
+    outcome, _ = gone(tmp_path, trial, varied, seconds=2.0)
+    assert not outcome.complete
+    assert 2 <= len(outcome.tried) < 6
+    trial.slow = False
+    assert gone(tmp_path, trial, varied)[0].complete
+
+
+def test_no_time_at_all_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give more of it \(--budget\)"):
+        gone(tmp_path, Known({}), factors(*GRID), seconds=0)
+
+
+def test_a_trial_that_fails_is_no_result_and_is_tried_again(tmp_path: Path) -> None:
+    class Failing(Known):
+        def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
+            yield from super().__call__(settings, seed)
+            if settings == {"layers": 2} and self.fails:
+                raise InputError("no")
+
+        fails = True
+
+    trial = Failing({})
+    with pytest.raises(InputError, match="no"):
+        gone(tmp_path, trial, factors("hidden=8", "layers=2"))
+    trial.fails = False
+    outcome, said = gone(tmp_path, trial, factors("hidden=8", "layers=2"))
+    assert (len(outcome.tried), said) == (3, ["layers 2"])
+
+
+def test_a_study_is_of_one_thing_only(tmp_path: Path) -> None:
+    study = Study(tmp_path, "one")
+    assert study.facts is None
+    study.agree({"records": "abc", "seeds": 3})
+    study.agree({"records": "abc", "seeds": 3})
+    with pytest.raises(StateError, match="has a study with other seeds: go on with it as it was begun"):
+        study.agree({"records": "abc", "seeds": 4})
+    with pytest.raises(StateError, match="Another process works on the study"):
+        Study(tmp_path, "one")
+    study.close()
+    again = Study(tmp_path, "one")
+    assert again.facts == {"records": "abc", "seeds": 3}
+    again.close()
+
+
+def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text("not a database, and long enough to be told from an empty one\n" * 40)
+    with pytest.raises(StateError, match=r"study\.db cannot be used as a study"):
+        Study(tmp_path, "one")
+    with pytest.raises(InputError, match="Cannot write"):
+        Study(tmp_path / FILE / "inside", "one")
