@@ -195,6 +195,18 @@ def test_two_workers_in_one_process_share_nothing() -> None:
     assert value(two, "streamgen_transaction_aborts_total") == 0
 
 
+def test_a_distance_is_shown_when_there_is_one() -> None:
+    metrics = PublisherMetrics()
+    metrics.compared(A0, 3, float("nan"), float("nan"))
+    at = {"topic": "a", "partition": "0"}
+    assert value(metrics, "streamgen_generate_compared_total", **at) == 3
+    assert value(metrics, "streamgen_generate_distance_ratio", **at) is None
+    metrics.compared(A0, 1, 0.25, 0.125)
+    assert value(metrics, "streamgen_generate_compared_total", **at) == 4
+    assert value(metrics, "streamgen_generate_distance_ratio", **at) == 0.25
+    assert value(metrics, "streamgen_generate_distance_chance_ratio", **at) == 0.125
+
+
 def test_every_metric_and_no_other_is_documented() -> None:
     metrics = PublisherMetrics()  # has those of a worker too
     metrics.assigned(A0)
@@ -205,6 +217,7 @@ def test_every_metric_and_no_other_is_documented() -> None:
     metrics.restored(A0, 1, 1.0)
     metrics.generates("a", ["continue"], ["failed"])
     metrics.generated_from(A0, 1.0, 2)
+    metrics.compared(A0, 1, 0.1, 0.2)
     code = {}
     for family in metrics.registry.collect():
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")

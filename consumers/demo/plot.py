@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
 
+from consumers.demo.fans import HEIGHT, draw_forecasts
 from consumers.demo.judgement import Judgement, Score
 from consumers.demo.report import Outcome
 from consumers.demo.tail import Seen
@@ -28,7 +29,7 @@ BAND = "#9ecbff"
 INCIDENT, ALARM, SCORE = "#ffe3bf", "#d1242f", "#8c959f"
 CLOSE_UP = 96  # records on each side of the alarm that is looked at closely
 GAP = 6  # times the usual step: over a longer one no line is drawn
-COLOURS = 96  # of the file: a third of the size, and no eye sees it
+COLOURS = 160  # of the file: a third of the size, and no eye sees it
 
 
 class _Track:
@@ -67,12 +68,13 @@ def draw(path: Path, outcome: Outcome) -> None:
     """Write the picture as PNG."""
     rows = len(outcome.series)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.2 * rows + 0.5), dpi=120, facecolor="white")
+        height = 3.2 * rows + 0.5 + HEIGHT
+        figure = Figure(figsize=(11, height), dpi=120, facecolor="white")
         canvas = FigureCanvasAgg(figure)
         # The first and the last row of each series are room for its title and its dates.
         grid = GridSpec(
             rows * 4, 2, figure=figure, width_ratios=(2.4, 1), height_ratios=(0.75, 2.5, 1, 0.6) * rows,
-            left=0.06, right=0.98, top=0.965, bottom=0.005, hspace=0.12, wspace=0.15,
+            left=0.06, right=0.98, top=1 - 0.35 / height, bottom=HEIGHT / height, hspace=0.12, wspace=0.15,
         )  # fmt: skip
         for row, series in enumerate(outcome.series):
             judgement = outcome.judgements[series.name]
@@ -81,6 +83,7 @@ def draw(path: Path, outcome: Outcome) -> None:
             _values(values, track, series, judgement)
             _scores(figure.add_subplot(grid[4 * row + 2, 0], sharex=values), track, series)
             _close_up(figure.add_subplot(grid[4 * row + 1 : 4 * row + 3, 1]), track, series)
+        draw_forecasts(figure, outcome.series, outcome.forecasts, height)
         _legend(figure)
         canvas.draw()
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(COLOURS)

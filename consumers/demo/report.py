@@ -11,6 +11,7 @@ from textwrap import shorten
 from rich.console import Console
 from rich.text import Text
 
+from consumers.demo.forecasts import Forecast
 from consumers.demo.judgement import Delivery, Finding, Judgement
 from consumers.demo.screen import event_time, number
 from consumers.demo.tail import Seen
@@ -28,6 +29,8 @@ class Outcome:
     series: Sequence[Series]
     seen: Seen  # of the replayed topic
     judgements: Mapping[str, Judgement]  # by series
+    forecasts: Mapping[str, Forecast]  # by series
+    refusals: Mapping[str, str]  # why there is none
     delivery: Delivery
     host: Seen
     source: InputConfig
@@ -54,6 +57,10 @@ def _lines(outcome: Outcome, picture: Path, config: Path) -> Iterator[Text | str
             yield _finding(outcome.seen, finding)
         yield f"  {judgement}"
         yield ""
+    yield Text("Forecasts, asked for on the way", style="bold")
+    for series in outcome.series:
+        yield f"  {series.name}: {_forecast(outcome, series.name)}"
+    yield ""
     host = next((scores[-1] for scores in outcome.host.scores.values() if scores), None)
     latest = (
         "" if host is None else f"; the latest score {host.score:.2f}" + " (warming up)" * host.warming_up
@@ -73,6 +80,15 @@ def _lines(outcome: Outcome, picture: Path, config: Path) -> Iterator[Text | str
     yield f"settings  {config}"
     yield f"metrics   {'  '.join(f'{address}/metrics' for address in outcome.metrics)}"
     yield f"scores    topic {outcome.source.scores_topic} of {outcome.bootstrap} (stays up with --keep)"
+
+
+def _forecast(outcome: Outcome, name: str) -> str:
+    if name in outcome.refusals:
+        return f"none, {outcome.refusals[name]}"
+    if name not in outcome.forecasts:
+        return "none, the replay did not come so far"
+    inside_N = outcome.forecasts[name].inside_N
+    return f"{inside_N.sum()} of the {len(inside_N)} values that then came lie where 80 % were expected"
 
 
 def _finding(seen: Seen, finding: Finding) -> Text:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,6 +14,7 @@ from time import monotonic
 
 from rich.console import Console
 
+from consumers.demo.forecasts import ASK_AT, Forecast, ask
 from consumers.demo.judgement import delivery, judge
 from consumers.demo.processes import Processes
 from consumers.demo.report import Outcome, report
@@ -24,19 +26,19 @@ from streamgen.config import Config
 from streamgen.csvfile import CsvRows
 from streamgen.errors import InputError, MissingDependency
 from streamgen.kafka.broker import EmbeddedBroker
-from streamgen.kafka.topics import NewTopic, create_topics, ensure_topics
+from streamgen.kafka.topics import NewTopic, create_topics, ensure_publishing_topics, ensure_topics
 from streamgen.yamlfile import read_yaml
 
 SERIES, HOST = "series", "host"  # the two topics
 PARTITIONS = 2  # of the first: a share of it for each worker
 WORKERS = 2
 RATE = 500  # records a second of the replay; a slow core alone keeps up with it
-START_S = 60.0  # for a worker, which imports torch
+START_S = 120.0  # for a worker, which imports torch, on a machine that has much else to do
 DRAIN_S = 30.0  # for what is written and not yet scored at the end
 DRAW_S = 0.25
 
 CONFIG = """\
-# What the workers of the demo ran with: streamgen run demo.yaml
+# What the workers and the publisher of the demo ran with: streamgen run (or publish) demo.yaml
 application_id: streamgen-demo
 kafka:
   bootstrap_servers: {bootstrap}
@@ -45,6 +47,7 @@ inputs:
   - topic: {host}
 state:
   directory: {state}
+  every_seconds: 5  # so that sequences come from fresh weights
 """
 
 
@@ -94,6 +97,7 @@ class Stage:
     processes: Processes
     tail: Tail
     metrics: list[str]  # where each worker serves them
+    asked: set[str] = field(default_factory=set)  # series of which sequences are asked for
 
     def play(self, seconds: float, stop: Stop) -> None:
         """Until the replay is scored, or the time is up, or the end is asked for."""
@@ -103,12 +107,25 @@ class Stage:
                 self.tail.poll(DRAW_S)
                 self.processes.check()
                 screen.show("replay" if replaying else "scoring")
+                self._ask()
                 if replaying and self.processes.ended("replay"):
                     replaying, deadline = False, monotonic() + DRAIN_S
                 elif replaying and (stop.requested or monotonic() > deadline):
                     self._terminate("replay", SERIES)
                 elif not replaying and monotonic() > deadline:
                     return  # the report says what is missing
+
+    def _ask(self) -> None:
+        """Ask how it will go on, of every series that is half written."""
+        source, seen = self.config.inputs[0], self.tail.seen[SERIES]
+        for name, total in self._lengths.items():
+            if name not in self.asked and len(seen.places[name]) >= ASK_AT * total:
+                ask(self.config.kafka, source, name)
+                self.asked.add(name)
+
+    @cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {one.name: sum(map(len, CsvRows(one.path))) for one in shipped_series()}
 
     def stay(self, stop: Stop) -> None:
         """Until the end is asked for."""
@@ -150,7 +167,15 @@ class Stage:
                 one.name: judge(one.incidents, seen[SERIES].scores[one.name], source.anomaly.close_after)
                 for one in shipped_series()
             },
-            delivery=delivery(self.tail.ends(SERIES), seen[SERIES].places(), seen[SERIES].dead_letters),
+            forecasts={
+                name: Forecast.of(answer, seen[SERIES].places[name], seen[SERIES].values)
+                for name, answer in seen[SERIES].answers.items()
+                if answer.whole
+            },
+            refusals=seen[SERIES].refusals,
+            delivery=delivery(
+                self.tail.ends(SERIES), seen[SERIES].scored_places(), seen[SERIES].dead_letters
+            ),
             host=seen[HOST],
             source=source,
             bootstrap=self.config.kafka.bootstrap_servers,
@@ -158,7 +183,7 @@ class Stage:
         )
 
     def _screen(self) -> Screen:
-        total = sum(len(batch) for one in shipped_series() for batch in CsvRows(one.path))
+        total = sum(self._lengths.values())
         footer = [
             f"Kafka {self.config.kafka.bootstrap_servers}   "
             f"{WORKERS} workers, metrics at {' and '.join(self.metrics)}",
@@ -197,15 +222,18 @@ def _configure(path: Path, bootstrap: str, scratch: Path) -> Config:
         config.kafka, [NewTopic(SERIES, PARTITIONS, settings={"retention.ms": "-1"}), NewTopic(HOST)]
     )
     ensure_topics(config)
+    ensure_publishing_topics(config)
     return config
 
 
 def _start(processes: Processes, output: Path, broker: EmbeddedBroker) -> list[str]:
-    """Start the workers, then what they read; returns where each worker serves its metrics."""
+    """Start workers and publisher, then what they read; returns where each worker serves its metrics."""
     workers = [f"worker {number + 1}" for number in range(WORKERS)]
     for worker in workers:
         processes.start(worker, ["run", str(output / "demo.yaml")])
     metrics = [processes.wait_for(worker, _metrics_address, START_S) for worker in workers]
+    processes.start("publisher", ["publish", str(output / "demo.yaml"), "--metrics-port", "0"])
+    processes.wait_for("publisher", _publisher_started, START_S)
     to = ["--bootstrap", broker.bootstrap_servers]
     processes.start("host", ["host", "--topic", HOST, *to])
     files = [str(one.path) for one in shipped_series()]
@@ -219,3 +247,7 @@ def _metrics_address(line: str) -> str | None:
         return None
     entry = json.loads(line)
     return str(entry["metrics"]) if entry.get("event") == "worker started" else None
+
+
+def _publisher_started(line: str) -> str | None:
+    return line if '"publisher started"' in line else None

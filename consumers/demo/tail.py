@@ -13,6 +13,7 @@ from typing import Any, Self
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
 
+from consumers.demo.forecasts import Answer
 from consumers.demo.judgement import Place, Score, Source
 from streamgen.config import InputConfig, KafkaConfig
 from streamgen.kafka.client import client_settings, translated
@@ -46,9 +47,12 @@ class Seen:
     """What was read of one input topic and of its results."""
 
     values: dict[Place, dict[str, Any]] = field(default_factory=dict)
+    places: dict[str, list[Place]] = field(default_factory=lambda: defaultdict(list))  # of values, by key
     scores: dict[str, list[Score]] = field(default_factory=lambda: defaultdict(list))  # by key, in order
     dead_letters: list[Place] = field(default_factory=list)
     episodes: dict[str, Episode] = field(default_factory=dict)  # the latest word on each, by id
+    answers: dict[str, Answer] = field(default_factory=dict)  # generated sequences, by their request's id
+    refusals: dict[str, str] = field(default_factory=dict)  # why a request has no answer, by its id
     scored: int = 0
 
     @property
@@ -60,13 +64,13 @@ class Seen:
         """Records that have no result yet."""
         return max(0, self.written - self.scored - len(self.dead_letters))
 
-    def places(self) -> list[Place]:
+    def scored_places(self) -> list[Place]:
         """The input records that the scores are of."""
         return [score.place for scores in self.scores.values() for score in scores]
 
 
 class Tail:
-    """Follows inputs, scores, episodes and dead letters from their beginning; the topics must exist."""
+    """Follows inputs, and all that comes of them, from their beginning; the topics must exist."""
 
     def __init__(self, kafka: KafkaConfig, inputs: Sequence[InputConfig]) -> None:
         self.seen = {source.topic: Seen() for source in inputs}
@@ -78,6 +82,8 @@ class Tail:
             self._take[source.scores_topic] = (seen, self._take_score)
             self._take[source.anomalies_topic] = (seen, self._take_episode)
             self._take[source.dlq_topic] = (seen, self._take_dead_letter)
+            self._take[source.generated_topic] = (seen, self._take_generated)
+            self._take[source.generate_dlq_topic] = (seen, self._take_refusal)
         with translated("connecting to read the results"):
             self._consumer = KafkaConsumer(
                 **client_settings(kafka),
@@ -132,7 +138,9 @@ class Tail:
         self._consumer.close()
 
     def _take_value(self, seen: Seen, record: Any) -> None:
-        seen.values[record.partition, record.offset] = msgspec.json.decode(record.value)
+        place = record.partition, record.offset
+        seen.values[place] = msgspec.json.decode(record.value)
+        seen.places[(record.key or b"").decode()].append(place)
 
     def _take_score(self, seen: Seen, record: Any) -> None:
         score = self._score.decode(record.value)
@@ -147,3 +155,11 @@ class Tail:
         headers = dict(record.headers)
         partition = int(headers["__streams.errors.partition"])
         seen.dead_letters.append((partition, int(headers["__streams.errors.offset"])))
+
+    def _take_generated(self, seen: Seen, record: Any) -> None:
+        Answer.take(seen.answers, record)
+
+    def _take_refusal(self, seen: Seen, record: Any) -> None:
+        headers = dict(record.headers)
+        id = headers["streamgen_correlation_id"].decode()
+        seen.refusals[id] = headers["__streams.errors.message"].decode()

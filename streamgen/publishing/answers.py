@@ -20,7 +20,7 @@ from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
 from streamgen.publishing.following import Followed
 from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, given
-from streamgen.records import Headers, OutputBatch, RawBatch, TopicPartition
+from streamgen.records import Floats, Headers, OutputBatch, RawBatch, TopicPartition
 
 log = structlog.get_logger()
 
@@ -30,11 +30,13 @@ _OF_THE_MACHINE = ("CUDA", "DefaultCPUAllocator", "can't allocate memory")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Sequences, and when the state that they come from was stored (seconds since 1970)."""
+    """Sequences, as records and as values [S, T, D]; when the state that they come from was stored (seconds
+    since 1970), and the event time after which they go on, ms."""
 
     batch: OutputBatch
-    sequences: int
+    drawn_STD: Floats
     written: float
+    newest_ms: int
 
 
 def answer(
@@ -108,7 +110,7 @@ def answer(
                     ("streamgen_record", b"%d" % t),
                 ]
             )
-    return Answer(batch, len(drawn_STD), manifest.written)
+    return Answer(batch, drawn_STD, manifest.written, standing.newest_ms)
 
 
 @contextmanager

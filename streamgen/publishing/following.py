@@ -19,6 +19,7 @@ from streamgen.formats.decode import Decoder
 from streamgen.kafka.tail import Tail
 from streamgen.learners.results import chosen
 from streamgen.learners.task import Task
+from streamgen.publishing.comparison import Comparison
 from streamgen.publishing.notation import LOOKBACK, Notation
 from streamgen.publishing.requests import Refusal, Refused
 from streamgen.records import Columns, RawBatch, TopicPartition
@@ -45,6 +46,7 @@ class Followed:
         self.source, self._tail, self._device = source, tail, device
         self.checkpoint: Checkpoint | None = None
         self.notation: Notation
+        self.comparison = Comparison()  # of sequences with what then came
         self._decoder: Decoder
         self._config: InputConfig
         self._since: list[Columns] = []  # the records from the checkpoint's offset on
@@ -68,14 +70,19 @@ class Followed:
             self._stop()
             return
         manifest = checkpoint.manifest
-        goes_on = (
+        is_same = (
             before is not None
-            and self._next_offset is not None
-            and before.manifest.offset <= manifest.offset <= self._next_offset
             and before.manifest.fingerprint == manifest.fingerprint
             and before.manifest.topic_id == manifest.topic_id
         )
-        if goes_on:
+        if not is_same:
+            self.comparison.clear()
+        if (
+            is_same
+            and before is not None
+            and self._next_offset is not None
+            and before.manifest.offset <= manifest.offset <= self._next_offset
+        ):
             kept = [_from(columns, manifest.offset) for columns in self._since]
             self._since = [columns for columns in kept if len(columns)]
             self._count = sum(map(len, self._since))
@@ -90,6 +97,7 @@ class Followed:
         self.notation = Notation(self._config, manifest.features)
         self._tail.begin(self.source, max(manifest.offset - LOOKBACK, 0))
         self._next_offset = self._tail.position(self.source)
+        self.comparison.begin(self._next_offset)
 
     def feed(self, raw: RawBatch) -> None:
         """What the tail gave of the partition."""
@@ -98,6 +106,7 @@ class Followed:
         self._next_offset = int(raw.offset_N[-1]) + 1
         columns = self._decoder.decode(raw).columns
         self.notation.note(raw, columns, self._next_offset)
+        self.comparison.feed(columns)
         columns = _from(columns, self.checkpoint.manifest.offset)
         if len(columns):
             self._since.append(columns)

@@ -142,7 +142,13 @@ class Publisher:
     def _feed(self, timeout_s: float) -> None:
         for raw in self._tail.poll(timeout_s):
             if raw.source in self.followed:
-                self.followed[raw.source].feed(raw)
+                followed = self.followed[raw.source]
+                before = followed.comparison.compared
+                followed.feed(raw)
+                if followed.comparison.compared > before:
+                    self._metrics.compared(
+                        raw.source, followed.comparison.compared - before, *followed.comparison.distance
+                    )
 
     def _to_the_end(self, followed: Followed) -> None:
         """Read the input to its end as it is now."""
@@ -220,7 +226,7 @@ class Publisher:
             target = TopicPartition(config.generate_dlq_topic, raw.source.partition)
             pending = Pending(dead_letter(raw, n, target, refused), place, config.topic, kind, 0)
         else:
-            pending = Pending(made.batch, place, config.topic, kind, made.sequences)
+            pending = Pending(made.batch, place, config.topic, kind, len(made.drawn_STD))
         self._metrics.asked(config.topic, kind, self._clock() - began)
         return pending
 
@@ -234,6 +240,8 @@ class Publisher:
         assert followed.checkpoint is not None
         behind = followed.next_offset - followed.checkpoint.manifest.offset
         self._metrics.generated_from(followed.source, made.written, max(behind, 0))
+        if request.kind == "continue":
+            followed.comparison.watch(key, followed.next_offset, made.newest_ms, made.drawn_STD[0])
         return made
 
     def _generate(self) -> None:
@@ -253,7 +261,7 @@ class Publisher:
                 )
                 self._metrics.refused(topic, refused.reason)
             else:
-                self._outbox.add(Pending(made.batch, None, topic, request.kind, made.sequences))
+                self._outbox.add(Pending(made.batch, None, topic, request.kind, len(made.drawn_STD)))
             self._rates.line.popleft()
 
     def _back_off(self, error: RetryError) -> None:

@@ -73,8 +73,8 @@ def test_a_short_demo(environment: dict[str, str], tmp_path: Path, family: list[
         assert process.stdout is not None
         said += process.stdout.read()
         assert process.wait(timeout=30) == 0, said
-    # broker, two workers, two producers, and the watchdogs of the broker and of the processes
-    assert len(family) == 7, family
+    # broker, two workers, publisher, two producers, and the watchdogs of the broker and of the processes
+    assert len(family) == 8, family
     counts = re.search(
         r"([\d,]+) records in, ([\d,]+) scored, 0 dead-lettered: every offset has exactly one", said
     )
@@ -83,6 +83,11 @@ def test_a_short_demo(environment: dict[str, str], tmp_path: Path, family: list[
     assert written == scored
     assert 1000 < written < 21_619  # the time ended it
     assert len(re.findall(r"incidents caught|still warming up", said)) == 3
+    # The time was too short for a series to be half written, or not; both are said.
+    forecasts = re.findall(
+        r"^  (\w+): (none, the replay|none, there is no checkpoint|\d+ of the)", said, re.MULTILINE
+    )
+    assert len(forecasts) == 3
     host = re.search(r"(\d+) records, (\d+) scored; the latest score", said)
     assert host is not None
     assert host[1] == host[2]
@@ -101,7 +106,7 @@ def test_a_demo_that_is_killed_leaves_nothing(
         process.send_signal(signal.SIGKILL)
     gone, left = psutil.wait_procs(family, timeout=15)
     assert left == []
-    assert len(gone) == 7
+    assert len(gone) == 8
     deadline = time.monotonic() + 5
     while list(Path(environment["TMPDIR"]).iterdir()) and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from streamgen.errors import StateError, TopicError
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.groups import committed_offsets
 from streamgen.kafka.topics import NewTopic, create_topics, ensure_publishing_topics
+from streamgen.publishing.comparison import FEWEST
 from streamgen.records import TopicPartition
 from streamgen.state.places import open_store
 from streamgen.state.tailing import KafkaStateReader
@@ -128,7 +130,7 @@ def stage(kafka: KafkaConfig, fresh: Callable[[str], str], read_committed: Read,
     return Stage(kafka, fresh("published"), fresh("app"), tmp_path, read_committed)
 
 
-ASKED = {"kind": "continue", "key": "key-0", "length": 6, "count": 2, "seed": 5}
+ASKED: dict[str, Any] = {"kind": "continue", "key": "key-0", "length": 6, "count": 2, "seed": 5}
 
 
 def test_requests_are_answered_from_a_live_workers_state(stage: Stage) -> None:
@@ -169,6 +171,36 @@ def test_requests_are_answered_from_a_live_workers_state(stage: Stage) -> None:
         end(worker)
     check_answers(stage)
     consume(stage)
+
+
+def test_sequences_are_compared_with_what_then_came(stage: Stage) -> None:
+    """In the middle of it the worker stores new state, and the publisher goes on with that."""
+    stage.send(0, 200)
+    with stage.process("run") as worker:
+        wait_for(lambda: sum(stage.stored().values()) == 200, "nothing was stored")
+        with stage.process("publish") as publisher:
+            wait_for(lambda: f"{stage.topic}.generate" in made(stage), "the publisher made no topics")
+            for n in range(FEWEST):
+                stage.ask(correlation_id=str(n), **ASKED | {"length": 2})
+                wait_for(lambda n=n: str(n) in stage.answers(), "no answer")
+                stage.send(200 + 4 * n, 204 + 4 * n)
+                pairs = (
+                    f'generate_compared_total{{partition="{place(stage)}",topic="{stage.topic}"}} {n + 1}.0'
+                )
+                wait_for(lambda pairs=pairs: pairs in scraped(stage), "what came was not compared")
+            text = scraped(stage)
+            end(publisher)
+        end(worker)
+    for name in ("distance_ratio", "distance_chance_ratio"):
+        (found,) = re.findall(rf"streamgen_generate_{name}{{.*}} (\S+)", text)
+        assert -1 <= float(found) <= 1
+    steps = {header(records[0], "streamgen_step") for records in stage.answers().values()}
+    assert len(steps) > 1
+
+
+def place(stage: Stage) -> int:
+    """The partition of the key that is asked."""
+    return next(int(r.partition) for r in stage.read(stage.topic) if r.key == ASKED["key"].encode())
 
 
 def made(stage: Stage) -> set[str]:
