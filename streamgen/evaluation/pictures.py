@@ -5,21 +5,18 @@ N real windows of T records with D features, M generated ones.
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamgen.errors import MissingDependency
+from streamgen.evaluation import page
 from streamgen.evaluation.moments import correlations
 from streamgen.evaluation.report import Figure
 from streamgen.evaluation.windows import checked, in_real_units
-from streamgen.output import whole_file
-from streamgen.plotstyle import OTHER, STYLE, VALUE
+from streamgen.plotstyle import OTHER, VALUE
 from streamgen.records import Floats
 
 if TYPE_CHECKING:
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
 
 SHOWN = 4  # windows of each kind, and columns where there are many
 POINTS = 1000  # of each kind in the projection
-DPI = 110
-PAGE = "evaluation.html"
 
 _CAPTIONS = {
     "windows": "Windows, drawn at random: real ones on the left, generated ones on the right; a line is a "
@@ -38,14 +33,6 @@ _CAPTIONS = {
     "values": "How often each value comes.",
     "autocorrelations": "Correlation of a column with itself some records later, within windows.",
 }
-_STYLE_SHEET = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #24292f }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse } th, td { padding: .3rem .8rem; border-bottom: 1px solid #d0d7de }
-th { text-align: left } td { text-align: right; font-variant-numeric: tabular-nums }
-td:first-child { text-align: left } .worse { color: #d1242f }
-figure { margin: 2rem 0 } img { max-width: 100% } figcaption { color: #57606a }
-"""
 
 
 def write_page(
@@ -62,54 +49,19 @@ def write_page(
     `MissingDependency` without matplotlib.
     """
     checked(real_NTD, generated_MTD)
-    parts = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures(real_NTD, generated_MTD, columns):
-        with whole_file(folder / f"{name}.png") as file:
-            file.write(picture)
-        source = base64.b64encode(picture).decode()
-        parts.append(
-            f'<figure><img alt="{name}" src="data:image/png;base64,{source}">'
-            f"<figcaption>{escape(_CAPTIONS[name])}</figcaption></figure>"
-        )
-    html = (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE_SHEET}</style><h1>{escape(title)}</h1>"
-        f"<p>{len(real_NTD)} real and {len(generated_MTD)} generated windows of {real_NTD.shape[1]} records. "
+    said = (
+        f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {real_NTD.shape[1]} records. "
         "Each figure stands beside its null, what real windows give against real ones; the interval of their "
-        "difference is at 95 %, over seeds.</p>"
-        f"{_table(figures)}{''.join(parts)}</html>\n"
+        "difference is at 95 %, over seeds."
     )
-    page = folder / PAGE
-    with whole_file(page) as file:
-        file.write(html.encode())
-    return page
+    return page.write(folder, title, [said], figures, pictures(real_NTD, generated_MTD, columns))
 
 
-def pictures(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the page by name, each a PNG file."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise MissingDependency(
-            "Pictures need the package matplotlib: pip install 'streamgen-kafka[demo]'."
-        ) from None
+def pictures(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Iterator[page.Picture]:
+    """The pictures of the page."""
     for name, draw in _DRAWN.items():
-        with mpl.rc_context(STYLE):
-            drawing = draw(real_NTD, generated_MTD, columns)
-            file = io.BytesIO()
-            # No time and no version in it: the same windows give the same bytes.
-            drawing.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
-        yield name, file.getvalue()
-
-
-def _drawing(rows: int, across: int, height: float) -> tuple[Drawing, np.ndarray]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Drawing
-
-    drawing = Drawing(figsize=(9.0, height), layout="constrained")
-    FigureCanvasAgg(drawing)
-    return drawing, drawing.subplots(rows, across, squeeze=False)
+        png = page.png(partial(draw, real_NTD, generated_MTD, columns))
+        yield page.Picture(name, _CAPTIONS[name], png)
 
 
 def _spread(columns: int) -> list[int]:
@@ -118,7 +70,7 @@ def _spread(columns: int) -> list[int]:
 
 
 def _windows(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
-    drawing, axes = _drawing(SHOWN, 2, 1.6 * SHOWN)
+    drawing, axes = page.drawing(SHOWN, 2, 1.6 * SHOWN)
     rng = np.random.default_rng(0)
     for across, (kind, windows) in enumerate((("real", real_NTD), ("generated", generated_MTD))):
         chosen = rng.choice(len(windows), min(SHOWN, len(windows)), replace=False)
@@ -135,7 +87,7 @@ def _projection(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str])
     generated_MF = in_real_units(real_NTD, generated_MTD).reshape(len(generated_MTD), -1)
     centre_F = real_NF.mean(axis=0)
     _, _, directions = np.linalg.svd(real_NF - centre_F, full_matrices=False)
-    drawing, axes = _drawing(1, 1, 5.0)
+    drawing, axes = page.drawing(1, 1, 5.0)
     rng = np.random.default_rng(0)
     for kind, colour, points in (("real", VALUE, real_NF), ("generated", OTHER, generated_MF)):
         some = points[rng.permutation(len(points))[:POINTS]]
@@ -148,7 +100,7 @@ def _projection(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str])
 
 def _values(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
     shown = _spread(len(columns))
-    drawing, axes = _drawing(1, len(shown), 2.6)
+    drawing, axes = page.drawing(1, len(shown), 2.6)
     for d, axis in zip(shown, axes[0], strict=True):
         low, high = np.quantile(real_NTD[:, :, d], [0.001, 0.999])
         edges = np.linspace(low, high if high > low else low + 1.0, 60)
@@ -165,7 +117,7 @@ def _values(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> 
 
 def _autocorrelations(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
     shown = _spread(len(columns))
-    drawing, axes = _drawing(1, len(shown), 2.6)
+    drawing, axes = page.drawing(1, len(shown), 2.6)
     kinds = (("real", VALUE, real_NTD), ("generated", OTHER, generated_MTD))
     found = [(kind, colour, correlations(windows)) for kind, colour, windows in kinds]
     for d, axis in zip(shown, axes[0], strict=True):
@@ -183,14 +135,3 @@ _DRAWN: dict[str, Callable[[Floats, Floats, Sequence[str]], Drawing]] = {
     "values": _values,
     "autocorrelations": _autocorrelations,
 }
-
-
-def _table(figures: Sequence[Figure]) -> str:
-    rows = [
-        f"<tr><td>{escape(one.name)}</td><td>{one.better}</td><td>{one.value:.4f}</td><td>{one.null:.4f}</td>"
-        f"<td>{one.low:+.4f} to {one.high:+.4f}</td>"
-        f"<td class=worse>{'worse than real' if one.worse_than_real else ''}</td></tr>"
-        for one in figures
-    ]
-    head = "<tr><th>figure<th>better<th>generated<th>null<th>difference<th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"

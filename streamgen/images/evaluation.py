@@ -60,21 +60,7 @@ def evaluate(
     images, drawn at random. `training_KHWC`, what the generator learned from, gives the figure of copies.
     Raises `InputError` for images that cannot be compared, or fewer than `FEWEST` of a kind.
     """
-    kinds = {"real": real_NHWC, "generated": generated_MHWC}
-    if training_KHWC is not None:
-        kinds["training"] = training_KHWC
-    for kind, images in kinds.items():
-        checked_images(kind, images)
-        if images.shape[1:] != real_NHWC.shape[1:]:
-            raise InputError(
-                f"The {kind} images are {_size(images)}, the real ones {_size(real_NHWC)}: bring them to one "
-                "size and as many colours."
-            )
-    if min(len(real_NHWC), len(generated_MHWC)) < FEWEST or len(classifiers) < 2:
-        raise InputError(
-            f"{len(real_NHWC)} real and {len(generated_MHWC)} generated images over {len(classifiers)} seeds "
-            f"tell nothing: give at least {FEWEST} of each and 2 seeds."
-        )
+    checked(real_NHWC, generated_MHWC, training_KHWC, len(classifiers))
     found: dict[str, list[tuple[float, float]]] = {}
     shown: list[Closest] = []
     for seed, classifier in enumerate(classifiers):
@@ -104,6 +90,26 @@ def evaluate(
             shown = [_closest(near, real_NHWC[mine], generated_MHWC[drawn])]
     figures = [over_seeds(name, np.array(values)) for name, values in found.items()]
     return Judgement(figures, shown[0], shown[1] if len(shown) == 2 else None)
+
+
+def checked(real_NHWC: Images, generated_MHWC: Images, training_KHWC: Images | None, seeds: int) -> None:
+    """Raises `InputError` for images that cannot be compared, or too few of them: `evaluate` asks it, and so
+    may who would know before classifiers are trained."""
+    kinds = {"real": real_NHWC, "generated": generated_MHWC}
+    if training_KHWC is not None:
+        kinds["training"] = training_KHWC
+    for kind, images in kinds.items():
+        checked_images(kind, images)
+        if images.shape[1:] != real_NHWC.shape[1:]:
+            raise InputError(
+                f"The {kind} images are {_size(images)}, the real ones {_size(real_NHWC)}: bring them to one "
+                "size and as many colours."
+            )
+    if min(len(real_NHWC), len(generated_MHWC)) < FEWEST or seeds < 2:
+        raise InputError(
+            f"{len(real_NHWC)} real and {len(generated_MHWC)} generated images over {seeds} seeds "
+            f"tell nothing: give at least {FEWEST} of each and 2 seeds."
+        )
 
 
 def held_out_elbo(model: Likelihood, held_out_NHWC: Images, training_KHWC: Images, seeds: int = 3) -> Figure:
