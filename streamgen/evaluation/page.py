@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from streamgen.errors import MissingDependency
+from streamgen.evaluation.report import Figure
 from streamgen.output import whole_file
 from streamgen.plotstyle import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
+PAGE = "evaluation.html"
 DPI = 110
+_METADATA = {"Software": None}  # no time and no version: the same data give the same bytes
 _STYLE_SHEET = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #24292f }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
@@ -27,6 +31,28 @@ th { text-align: left } td { text-align: right; font-variant-numeric: tabular-nu
 td:first-child { text-align: left } .worse { color: #d1242f }
 figure { margin: 2rem 0 } img { max-width: 100% } figcaption { color: #57606a }
 """
+
+
+class Picture(NamedTuple):
+    """A PNG file with what it shows."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
+def write(
+    folder: Path, title: str, said: Sequence[str], figures: Sequence[Figure], pictures: Iterable[Picture]
+) -> Path:
+    """Write the page of an evaluation, and its pictures as PNG files, into `folder`, which is made; `said` is
+    its paragraphs. Returns the page's path. Raises `InputError` when it cannot be written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [*(f"<p>{escape(one)}</p>" for one in said), _table(figures)]
+    for name, caption, picture in pictures:
+        with whole_file(folder / f"{name}.png") as file:
+            file.write(picture)
+        parts.append(pictured(name, picture, caption))
+    return write_html(folder / PAGE, title, parts)
 
 
 def check_pictures() -> None:
@@ -56,8 +82,17 @@ def png(draw: Callable[[], Drawing]) -> bytes:
 
     with mpl.rc_context(STYLE):
         file = io.BytesIO()
-        # No time and no version in it: the same data give the same bytes.
-        draw().savefig(file, dpi=DPI, format="png", metadata={"Software": None})
+        draw().savefig(file, dpi=DPI, format="png", metadata=_METADATA)
+    return file.getvalue()
+
+
+def pixels(image_HWC: NDArray[np.uint8]) -> bytes:
+    """An image as a PNG file, pixel by pixel. Raises `MissingDependency`."""
+    check_pictures()
+    from matplotlib.image import imsave
+
+    file = io.BytesIO()
+    imsave(file, image_HWC, format="png", metadata=_METADATA)  # type: ignore[arg-type] (None removes it)
     return file.getvalue()
 
 
@@ -79,3 +114,14 @@ def write_html(path: Path, title: str, parts: Iterable[str]) -> Path:
     with whole_file(path) as file:
         file.write(html.encode())
     return path
+
+
+def _table(figures: Sequence[Figure]) -> str:
+    rows = [
+        f"<tr><td>{escape(one.name)}</td><td>{one.better}</td><td>{one.value:.4f}</td><td>{one.null:.4f}</td>"
+        f"<td>{one.low:+.4f} to {one.high:+.4f}</td>"
+        f"<td class=worse>{'worse than real' if one.worse_than_real else ''}</td></tr>"
+        for one in figures
+    ]
+    head = "<tr><th>figure<th>better<th>generated<th>null<th>difference<th></tr>"
+    return f"<table>{head}{''.join(rows)}</table>"

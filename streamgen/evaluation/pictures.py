@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamgen.evaluation import page
 from streamgen.evaluation.moments import correlations
-from streamgen.evaluation.page import panels, pictured, png, write_html
 from streamgen.evaluation.report import Figure
 from streamgen.evaluation.windows import checked, in_real_units
-from streamgen.output import whole_file
 from streamgen.plotstyle import OTHER, VALUE
 from streamgen.records import Floats
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 SHOWN = 4  # windows of each kind, and columns where there are many
 POINTS = 1000  # of each kind in the projection
-PAGE = "evaluation.html"
 
 _CAPTIONS = {
     "windows": "Windows, drawn at random: real ones on the left, generated ones on the right; a line is a "
@@ -52,24 +49,19 @@ def write_page(
     `MissingDependency` without matplotlib.
     """
     checked(real_NTD, generated_MTD)
-    parts = [
-        f"<p>{len(real_NTD)} real and {len(generated_MTD)} generated windows of {real_NTD.shape[1]} records. "
+    said = (
+        f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {real_NTD.shape[1]} records. "
         "Each figure stands beside its null, what real windows give against real ones; the interval of their "
-        "difference is at 95 %, over seeds.</p>",
-        _table(figures),
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, picture in pictures(real_NTD, generated_MTD, columns):
-        with whole_file(folder / f"{name}.png") as file:
-            file.write(picture)
-        parts.append(pictured(name, picture, _CAPTIONS[name]))
-    return write_html(folder / PAGE, title, parts)
+        "difference is at 95 %, over seeds."
+    )
+    return page.write(folder, title, [said], figures, pictures(real_NTD, generated_MTD, columns))
 
 
-def pictures(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """The pictures of the page by name, each a PNG file."""
+def pictures(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Iterator[page.Picture]:
+    """The pictures of the page."""
     for name, draw in _DRAWN.items():
-        yield name, png(partial(draw, real_NTD, generated_MTD, columns))
+        png = page.png(partial(draw, real_NTD, generated_MTD, columns))
+        yield page.Picture(name, _CAPTIONS[name], png)
 
 
 def _spread(columns: int) -> list[int]:
@@ -78,7 +70,7 @@ def _spread(columns: int) -> list[int]:
 
 
 def _windows(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
-    drawing, axes = panels(SHOWN, 2, 1.6 * SHOWN)
+    drawing, axes = page.panels(SHOWN, 2, 1.6 * SHOWN)
     rng = np.random.default_rng(0)
     for across, (kind, windows) in enumerate((("real", real_NTD), ("generated", generated_MTD))):
         chosen = rng.choice(len(windows), min(SHOWN, len(windows)), replace=False)
@@ -95,7 +87,7 @@ def _projection(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str])
     generated_MF = in_real_units(real_NTD, generated_MTD).reshape(len(generated_MTD), -1)
     centre_F = real_NF.mean(axis=0)
     _, _, directions = np.linalg.svd(real_NF - centre_F, full_matrices=False)
-    drawing, axes = panels(1, 1, 5.0)
+    drawing, axes = page.panels(1, 1, 5.0)
     rng = np.random.default_rng(0)
     for kind, colour, points in (("real", VALUE, real_NF), ("generated", OTHER, generated_MF)):
         some = points[rng.permutation(len(points))[:POINTS]]
@@ -108,7 +100,7 @@ def _projection(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str])
 
 def _values(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
     shown = _spread(len(columns))
-    drawing, axes = panels(1, len(shown), 2.6)
+    drawing, axes = page.panels(1, len(shown), 2.6)
     for d, axis in zip(shown, axes[0], strict=True):
         low, high = np.quantile(real_NTD[:, :, d], [0.001, 0.999])
         edges = np.linspace(low, high if high > low else low + 1.0, 60)
@@ -125,7 +117,7 @@ def _values(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> 
 
 def _autocorrelations(real_NTD: Floats, generated_MTD: Floats, columns: Sequence[str]) -> Drawing:
     shown = _spread(len(columns))
-    drawing, axes = panels(1, len(shown), 2.6)
+    drawing, axes = page.panels(1, len(shown), 2.6)
     kinds = (("real", VALUE, real_NTD), ("generated", OTHER, generated_MTD))
     found = [(kind, colour, correlations(windows)) for kind, colour, windows in kinds]
     for d, axis in zip(shown, axes[0], strict=True):
@@ -143,14 +135,3 @@ _DRAWN: dict[str, Callable[[Floats, Floats, Sequence[str]], Drawing]] = {
     "values": _values,
     "autocorrelations": _autocorrelations,
 }
-
-
-def _table(figures: Sequence[Figure]) -> str:
-    rows = [
-        f"<tr><td>{escape(one.name)}</td><td>{one.better}</td><td>{one.value:.4f}</td><td>{one.null:.4f}</td>"
-        f"<td>{one.low:+.4f} to {one.high:+.4f}</td>"
-        f"<td class=worse>{'worse than real' if one.worse_than_real else ''}</td></tr>"
-        for one in figures
-    ]
-    head = "<tr><th>figure<th>better<th>generated<th>null<th>difference<th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"

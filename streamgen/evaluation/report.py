@@ -24,7 +24,7 @@ from streamgen.records import Floats
 
 # Figures by name, of real and generated windows, with a seed.
 Measure = Callable[[Floats, Floats, int], Mapping[str, float]]
-HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage")
+HIGHER_IS_BETTER = ("precision", "recall", "density", "coverage", "held-out ELBO")
 BLOCKS = 10  # of each half of the null, at least
 FEWEST = 4 * (NEIGHBOURS + 1)  # windows of each kind
 
@@ -107,10 +107,11 @@ def evaluate(
             null = measure(mine, others[:count], seed)
             for name, value in measure(mine, drawn, seed).items():
                 found.setdefault(name, []).append((value, null[name]))
-    return [_figure(name, np.array(values)) for name, values in found.items()]
+    return [over_seeds(name, np.array(values)) for name, values in found.items()]
 
 
-def _figure(name: str, value_S2: Floats) -> Figure:
+def over_seeds(name: str, value_S2: Floats) -> Figure:
+    """The figure of a value and its null for each of S seeds, two at least."""
     difference_S = value_S2[:, 0] - value_S2[:, 1]
     count = len(difference_S)
     half = float(student_t.ppf(0.975, count - 1) * difference_S.std(ddof=1) / math.sqrt(count))

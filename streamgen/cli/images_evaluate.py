@@ -1,0 +1,119 @@
+"""`streamgen images evaluate`: generated images against real ones."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from streamgen.images.classifier import Images
+    from streamgen.records import Ints
+
+
+def evaluate(
+    real: Annotated[
+        str,
+        typer.Argument(metavar="REAL", help="Real images that were held out: FILE.npz or FILE.npz:ARRAY."),
+    ],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated images, given likewise.")],
+    train: Annotated[
+        str | None,
+        typer.Option(
+            "--train",
+            metavar="IMAGES",
+            help="What the generator learned from, given likewise: finds copies, and teaches the classifier.",
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=2, help="Classifiers, and random halves.")] = 3,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the figures and pictures there, as a page and as PNG files."),
+    ] = None,
+) -> None:
+    """Judge generated images against real ones.
+
+    Every figure stands beside its null, which is what real images give against real ones. A classifier of a
+    minute's training for each seed looks at the images.
+    """
+    from streamgen.images.classifier import learn
+    from streamgen.images.evaluation import checked
+    from streamgen.images.evaluation import evaluate as judged
+
+    (real_images, label_N), (generated_images, _) = _read(real), _read(generated)
+    training = None
+    if train is None:
+        # No image may teach the classifier and be judged by it.
+        taught, real_images, label_N = _halved(real_images, label_N)
+    else:
+        taught, label_N = _read(train)
+        training = taught
+    checked(real_images, generated_images, training, seeds)
+    classifiers = []
+    for seed in range(seeds):
+        one = learn(taught, label_N, seed)
+        print(
+            f"classifier {seed + 1} of {seeds} tells {one.task}: {one.accuracy:.1%} right "
+            f"(a blind guess: {one.chance:.1%})",
+            file=sys.stderr,
+        )
+        classifiers.append(one)
+    found = judged(real_images, generated_images, classifiers, training)
+    print(f"{len(real_images)} real and {len(generated_images)} generated images")
+    width = max(len(figure.name) for figure in found.figures)
+    print(f"{'figure':{width}}  better  value   null    difference, 95 %")
+    for figure in found.figures:
+        said = "  worse than real" if figure.worse_than_real else ""
+        print(
+            f"{figure.name:{width}}  {figure.better:6}  {figure.value:.4f}  {figure.null:.4f}  "
+            f"{figure.low:+.4f} to {figure.high:+.4f}{said}"
+        )
+    print("The own Fréchet distance is that of these classifiers: never compare it with a published FID.")
+    if page is not None:
+        from streamgen.images.page import write_page
+
+        title = f"{Path(generated).name} beside {Path(real).name}"
+        print(write_page(page, real_images, generated_images, found, classifiers, title))
+
+
+def _halved(images: Images, label_N: Ints | None) -> tuple[Images, Images, Ints | None]:
+    """A random half that teaches, the other one that is compared, and the labels of the first."""
+    import numpy as np
+
+    order = np.random.default_rng(0).permutation(len(images))
+    taught, compared = np.split(order, [len(order) // 2])
+    return images[taught], images[compared], None if label_N is None else label_N[taught]
+
+
+def _read(source: str) -> tuple[Images, Ints | None]:
+    """The images [N, H, W, C] of `FILE.npz` or `FILE.npz:ARRAY`, with the labels that stand beside them as
+    `ARRAY_label`. Raises `InputError`."""
+    import zipfile
+
+    import numpy as np
+
+    from streamgen.errors import InputError
+
+    path, _, name = source.partition(".npz:")
+    path = f"{path}.npz" if name else source
+    try:
+        with np.load(path) as held:  # without pickles
+            if not name:
+                names = [
+                    one for one in held.files if held[one].dtype == np.uint8 and held[one].ndim in (3, 4)
+                ]
+                if len(names) != 1:
+                    raise InputError(
+                        f"{path} holds {len(names)} arrays of images ({', '.join(names)}): "
+                        f"name one, as {path}:ARRAY."
+                    )
+                name = names[0]
+            images = held[name]
+            labels = np.asarray(held[f"{name}_label"]) if f"{name}_label" in held.files else None
+    except KeyError:
+        raise InputError(f"{path} holds no array {name}.") from None
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no file of images ({error}): give a .npz file.") from None
+    return (images[..., None] if images.ndim == 3 else images), labels

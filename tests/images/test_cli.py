@@ -1,0 +1,85 @@
+"""`streamgen images evaluate` over files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamgen.images import classifier
+from streamgen.images.classifier import Images
+from streamgen.records import Ints
+
+Said = tuple[int, str, str]
+Shapes = Callable[..., tuple[Images, Ints]]
+
+
+@pytest.fixture
+def file(shapes: Shapes, tmp_path: Path) -> Path:
+    (train, train_label), (test, test_label) = shapes(0, 400), shapes(1, 200)
+    arrays = {"train": train, "train_label": train_label, "test": test, "test_label": test_label}
+    np.savez(tmp_path / "shapes.npz", **arrays)
+    np.savez(tmp_path / "alike.npz", made=shapes(2, 100)[0])
+    np.savez(tmp_path / "copies.npz", made=train[:100])
+    np.savez(tmp_path / "grey.npz", made=train[:100, :, :, 0])
+    return tmp_path / "shapes.npz"
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shapes are soon learned."""
+    monkeypatch.setattr(classifier, "learn", partial(classifier.learn, iterations=40))
+
+
+def worse(out: str) -> list[str]:
+    return [line.split("  ")[0] for line in out.splitlines() if line.endswith("worse than real")]
+
+
+def test_copies_are_named_and_a_page_is_written(cli: Callable[..., Said], file: Path) -> None:
+    folder = file.parent
+    options = ("--train", f"{file}:train", "--seeds", 2, "--page", folder / "new")
+    code, out, err = cli("images", "evaluate", f"{file}:test", folder / "copies.npz", *options)
+    assert code == 0, err
+    assert err.count(" of 2 tells its label, one of 4: ") == 2
+    assert out.startswith("200 real and 100 generated images\n")
+    assert "copies" in worse(out)
+    assert "never compare it with a published FID" in out
+    assert out.splitlines()[-1] == str(folder / "new" / "evaluation.html")
+    assert "copies.npz beside shapes.npz:test" in (folder / "new" / "evaluation.html").read_text()
+
+
+def test_without_training_data_half_of_the_real_images_teach(cli: Callable[..., Said], file: Path) -> None:
+    code, out, err = cli("images", "evaluate", f"{file}:test", file.parent / "alike.npz", "--seeds", 2)
+    assert code == 0, err
+    assert out.startswith("100 real and 100 generated images\n")
+    assert "copies" not in out
+    code, out, err = cli(
+        "images", "evaluate", file.parent / "grey.npz", file.parent / "grey.npz", "--seeds", 2
+    )
+    assert code == 0, err
+    assert "by how many quarter turns it was turned" in err
+
+
+def test_what_cannot_be_read_is_named(cli: Callable[..., Said], file: Path) -> None:
+    folder = file.parent
+    (folder / "text.npz").write_text("no images")
+    np.savez(folder / "objects.npz", made=np.array([{}]))
+    for real, said in (
+        (file, "holds 2 arrays of images (train, test): name one, as"),
+        (f"{file}:none", "shapes.npz holds no array none."),
+        (folder / "text.npz", "text.npz is no file of images"),
+        (f"{folder}/objects.npz:made", "objects.npz is no file of images"),
+        (folder / "missing.npz", "missing.npz is no file of images"),
+        (f"{file}:train_label", "The real images are int64 of shape"),
+    ):
+        code, out, err = cli("images", "evaluate", real, folder / "alike.npz")
+        assert (code, out) == (1, "")
+        assert said in err, err
+    code, _, err = cli("images", "evaluate", f"{file}:test", folder / "grey.npz")
+    assert code == 1
+    assert err.startswith("streamgen: The generated images are 16 × 16 pixels in 1 colour, the real ones"), (
+        err
+    )
