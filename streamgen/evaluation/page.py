@@ -92,7 +92,8 @@ def pixels(image_HWC: NDArray[np.uint8]) -> bytes:
     from matplotlib.image import imsave
 
     file = io.BytesIO()
-    imsave(file, image_HWC, format="png", metadata=_METADATA)  # type: ignore[arg-type] (None removes it)
+    # None leaves it out, which matplotlib's own types do not know.
+    imsave(file, image_HWC, format="png", metadata=_METADATA)  # type: ignore[arg-type]
     return file.getvalue()
 
 
