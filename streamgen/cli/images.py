@@ -15,10 +15,5 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-
-    @group.callback()
-    def images() -> None:
-        """Image models in batch mode."""
-
     group.command("evaluate")(evaluate)
     app.add_typer(group)

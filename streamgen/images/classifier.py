@@ -38,7 +38,7 @@ CHANNELS = (32, 64, 96, 128)  # of the layers; each after the first halves the m
 LARGEST_MAP = 32  # the first layer's steps bring larger images down to about this
 BATCH, ITERATIONS, RATE, DECAY = 64, 800, 0.003, 0.01
 HELD_OUT = 0.1  # share of the images that only tell the accuracy
-MOST_HELD_OUT = 1000
+FEWEST_HELD_OUT, MOST_HELD_OUT = 10, 1000
 SMALLEST, FEWEST = 8, 40  # pixels of a side, images
 TURNS = 4
 _DEAD = 0.01  # of the largest deviation: a feature that moves less is taken to move that much
@@ -81,7 +81,7 @@ def learn(images_NHWC: Images, label_N: Ints | None, seed: int, iterations: int 
     classes = TURNS if turned else int(label_N.max()) + 1
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(images_NHWC))
-    held_out = min(MOST_HELD_OUT, max(1, int(HELD_OUT * len(order))))
+    held_out = min(MOST_HELD_OUT, max(FEWEST_HELD_OUT, int(HELD_OUT * len(order))))
     kept, learned = order[:held_out], order[held_out:]
 
     with torch.random.fork_rng(devices=[]):
@@ -193,7 +193,7 @@ def _network(shape: tuple[int, ...], classes: int) -> torch.nn.Module:
     first = max(1, min(height, width) // LARGEST_MAP)
 
     def layer(inside: int, outside: int, step: int) -> nn.Module:
-        # The normalisation is the batch's and not an image's own, which would hide an image's contrast.
+        # The normalisation is the batch's: an image's own divides by its contrast, which is to be seen.
         return nn.Sequential(
             nn.Conv2d(inside, outside, step + 2, step, padding=1, bias=False),
             nn.BatchNorm2d(outside),

@@ -22,7 +22,7 @@ NEAREST = 5
 SHOWN = 8
 SUSPICIOUS = 0.05  # share of held-out images that are nearer to a training image than the limit
 _SAME = 1e-3  # a ratio below it is one image, seen twice
-_BLOCK = 512  # images whose distances to all others are in memory at once
+_BLOCK = 256  # images whose distances to all others are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
