@@ -20,7 +20,7 @@ LAYERS = (
     ("testing", "evaluation"),
     (
         *("loop", "checkpoints", "tasks", "opening", "pipeline", "positions", "detect", "generation"),
-        *("moving", "forgetting", "verifying", "publishing"),
+        *("moving", "forgetting", "verifying", "publishing", "images"),
     ),
     ("consumers", "producers"),
     ("cli", "__main__"),

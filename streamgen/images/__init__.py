@@ -1,0 +1,1 @@
+"""Image models in batch mode, and how good their images are."""
