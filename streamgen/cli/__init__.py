@@ -21,8 +21,8 @@ app = typer.Typer(
 
 # Each has a function `register(app)`; the order is that of --help.
 GROUPS = (
-    "demo", "worker", "publish", "files", "evaluate", "produce", "broker", "watch", "state", "doctor",
-    "version",
+    "demo", "worker", "publish", "files", "images", "evaluate", "produce", "broker", "watch", "state",
+    "doctor", "version",
 )  # fmt: skip
 
 for group in GROUPS:

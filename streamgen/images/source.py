@@ -226,7 +226,7 @@ def _brought(image: Images, look: Look) -> Images:
     square_HWC = image_HWC[top : top + side, left : left + side]
     drawn = pillow.fromarray(square_HWC[..., 0] if colours == 1 else square_HWC)
     scaled = np.asarray(drawn.resize((look.size, look.size), pillow.Resampling.LANCZOS))
-    return scaled[..., None] if colours == 1 else scaled
+    return scaled.reshape(look.size, look.size, colours)
 
 
 def _together(images: list[Images], look: Look, path: Path) -> Images:
@@ -250,7 +250,8 @@ def _together(images: list[Images], look: Look, path: Path) -> Images:
 def _toned(image_HWC: Images, grey: bool) -> Images:
     if grey and image_HWC.shape[2] == 3:
         # Luma of ITU-R BT.601, as Pillow's.
-        return np.rint(image_HWC @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
+        grey_HW: Images = np.rint(image_HWC @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
+        return grey_HW[..., None]
     return image_HWC if grey else np.broadcast_to(image_HWC, (*image_HWC.shape[:2], 3))
 
 

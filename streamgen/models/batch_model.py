@@ -119,7 +119,7 @@ class BatchModel(ABC):
         for part in self._parts(rows):
             share = (part.stop - part.start) / rows
             losses = loss_of(part)
-            (losses[0] * share).backward()  # type: ignore[no-untyped-call]
+            (losses[0] * share).backward()
             means = [share * float(one.detach()) for one in losses]
             totals = [a + b for a, b in zip(totals, means, strict=True)] if totals else means
         return totals

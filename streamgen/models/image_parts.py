@@ -127,7 +127,8 @@ class PlainPicture(nn.Module):
         self.shape = shape
 
     def forward(self, latent_BZ: Tensor) -> Tensor:
-        return torch.tanh(self.plain(latent_BZ)).unflatten(1, self.shape)
+        flat_BF: Tensor = torch.tanh(self.plain(latent_BZ))
+        return flat_BF.view(-1, *self.shape)
 
 
 def maps(shape: Shape, width: int) -> tuple[list[tuple[int, int]], list[int]]:

@@ -171,7 +171,8 @@ class VAE(BatchModel):
         def loss(part: slice) -> tuple[Tensor, ...]:
             with self.autocast():
                 distortion_B, rate_B = self.network.terms(image_BCHW[part], noise_BZ[part])
-            cost_B = distortion_B + weight * rate_B.clamp(min=free)
+            # A rate that is sampled may be below nothing, and is only kept so where nothing is free.
+            cost_B = distortion_B + weight * (rate_B.clamp(min=free) if free else rate_B)
             return cost_B.mean() / pixels, distortion_B.mean() / pixels, rate_B.mean() / pixels
 
         total, distortion, rate = self.descend("network", len(images_BHWC), loss)
