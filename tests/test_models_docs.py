@@ -9,6 +9,7 @@ import pytest
 
 from streamgen import models
 from streamgen.config import WindowConfig
+from streamgen.models import batch
 
 PAGE = (Path(__file__).parent.parent / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -35,6 +36,20 @@ def test_what_the_preset_paper_sets_is_in_its_table() -> None:
             for key, value in sets.items()
         }
         assert {key: value for key, value in told.items() if value != "–"} == written
+
+
+@pytest.mark.parametrize("name", batch.names())
+def test_a_batch_models_settings_are_those_of_its_table(name: str) -> None:
+    section = re.split(r"^## ", PAGE.split(f"\n## {name}\n")[1], flags=re.MULTILINE)[0]
+    rows = re.findall(r"^\| `(\w+)` \| (\S+) \| (.+) \|$", section, flags=re.MULTILINE)
+    kind = type(batch.settings({"name": name}))
+    expected = []
+    for key, field in kind.model_fields.items():
+        if key != "name":
+            paper = f" (`paper`: {kind.PAPER[key]})" if key in kind.PAPER else ""
+            shown = f"`{field.default}`" if isinstance(field.default, str) else str(field.default)
+            expected.append((key, shown, f"{(field.description or '').rstrip('.')}{paper}"))
+    assert rows == expected
 
 
 def test_every_model_is_in_the_first_table() -> None:

@@ -21,7 +21,7 @@ app = typer.Typer(
 
 # Each has a function `register(app)`; the order is that of --help.
 GROUPS = (
-    "demo", "worker", "publish", "files", "evaluate", "images", "tune", "produce", "broker", "watch", "state",
+    "demo", "worker", "publish", "files", "images", "evaluate", "tune", "produce", "broker", "watch", "state",
     "doctor", "version",
 )  # fmt: skip
 

@@ -1,19 +1,221 @@
-"""`streamgen images`: image models in batch mode. One file for each verb."""
+"""`streamgen images`: image models that learn in batches, from files."""
 
 from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streamgen.cli.images_evaluate import evaluate
+from streamgen.cli.options import Device, Seed
+from streamgen.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamgen.images.source import Look, Source
+    from streamgen.images.training import Progress
+
+NAMED = 10  # skipped files that are listed
+
+Images = Annotated[
+    Path, typer.Argument(metavar="IMAGES", help="Folder of image files, .npz with an array, or IDX file.")
+]
+Array = Annotated[
+    str | None, typer.Option("--array", metavar="NAME", help="Which array of an .npz that has several.")
+]
+State = Annotated[Path, typer.Option("--state", metavar="DIR", help="Folder of the training.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the picture goes, as PNG.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group and its commands."""
     group = typer.Typer(
         name="images",
-        help="Image models in batch mode.",
+        help="Learn images in batches, and draw new ones.",
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    group.command("evaluate")(evaluate)
+    for command in (fit, sample, interpolate, evaluate):
+        group.command()(command)
     app.add_typer(group)
+
+
+def fit(
+    images: Images,
+    state: State,
+    model: Annotated[
+        str | None, typer.Option("--model", metavar="NAME", help="Model to learn with: vae or gan.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option("--preset", metavar="NAME", help="Preset of the model: default or paper.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", min=1, help="Steps of the whole training.")] = None,
+    size: Annotated[
+        int | None,
+        typer.Option("--size", min=16, max=128, help="Pixels of a side, to scale images to."),
+    ] = None,
+    colours: Annotated[
+        str | None, typer.Option("--colours", metavar="KIND", help="Learn in auto, grey or colour.")
+    ] = None,
+    array: Array = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Steps from checkpoint to checkpoint.")] = 500,
+    seed: Seed = 0,
+    device: Device = "auto",
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="YAML file with model: and images: settings."),
+    ] = None,
+) -> None:
+    """Train an image model; started again, it goes on from the last checkpoint.
+
+    While it trains, the folder gets a grid of samples and a plot of the losses beside each checkpoint.
+    """
+    from streamgen.images.training import Training
+    from streamgen.state.folder import open_folder
+
+    chosen, look = _settings(
+        config, {"name": model, "preset": preset, "steps": steps}, {"size": size, "colours": colours}
+    )
+    source = _read(images, look, array)
+    training = Training(source.images_NHWC, chosen, look, seed, device, open_folder(state))
+    count, height, width, _ = source.images_NHWC.shape
+    going = f", going on from step {training.step}" if training.step else ""
+    _say(f"{training.model.name}: {count} images of {width} × {height} on {training.model.device}{going}")
+    with _bar(training.step, training.model.settings.steps, every) as tell:
+        outcome = training.run(every, tell)
+    if outcome.skipped:
+        _say(f"{outcome.skipped} updates were skipped, since their loss was not finite")
+    if outcome.failure is not None:
+        _say(f"{outcome.failure} Went back to the checkpoint of step {outcome.step} in {state}, and ended.")
+        _say("Try a smaller model.learning_rate, or another --seed.")
+    else:
+        _say(f"done: step {outcome.step}, in {state}")
+
+
+def sample(
+    state: State,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FILE", help=".npz with an array, .png with a grid, or a folder."),
+    ],
+    count: Annotated[int, typer.Option("--count", min=1, help="Images.")] = 64,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Draw new images.
+
+    Image number n of a seed is the same whatever the count. A folder gets a PNG file of each.
+    """
+    import numpy as np
+
+    from streamgen.images.drawing import draw, trained
+    from streamgen.images.pictures import grid, png
+    from streamgen.output import whole_file
+    from streamgen.state.folder import open_folder
+
+    if out.suffix not in (".npz", ".png", ""):
+        raise ConfigError(f"--out {out} is neither .npz, nor .png, nor a folder.")
+    found, _ = trained(open_folder(state), device)
+    images_NHWC = draw(found, seed, count)
+    if out.suffix == ".npz":
+        with whole_file(out) as file:
+            np.savez_compressed(file, images=images_NHWC)
+    elif out.suffix == ".png":
+        with whole_file(out) as file:
+            file.write(grid(images_NHWC, math.isqrt(count)))
+    else:
+        folder = open_folder(out)
+        for number, image_HWC in enumerate(images_NHWC):
+            folder.write(f"{number:06d}.png", [png(image_HWC)])
+    _say(f"{count} images in {out}")
+
+
+def interpolate(
+    state: State,
+    out: Out,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Ways from an image to another.")] = 8,
+    across: Annotated[int, typer.Option("--across", min=2, help="Images of each way.")] = 10,
+    seed: Seed = 0,
+    device: Device = "cpu",
+) -> None:
+    """Draw the way from one image to another, in rows."""
+    from streamgen.images.drawing import between, trained
+    from streamgen.images.pictures import grid
+    from streamgen.output import whole_file
+    from streamgen.state.folder import open_folder
+
+    found, _ = trained(open_folder(state), device)
+    with whole_file(out) as file:
+        file.write(grid(between(found, seed, rows, across), across))
+
+
+def _settings(
+    config: Path | None, model: dict[str, Any], look: dict[str, Any]
+) -> tuple[dict[str, Any], Look]:
+    """What the options say, above what the file says. Raises `ConfigError`."""
+    from pydantic import ValidationError
+
+    from streamgen.images.source import Look
+    from streamgen.yamlfile import read_yaml
+
+    given = read_yaml(config) if config is not None else {}
+    if unknown := sorted(set(given) - {"model", "images"}):
+        raise ConfigError(f"{config}: unknown key {unknown[0]!r}; an image training has model: and images:.")
+    parts = {}
+    for name, options in (("model", model), ("images", look)):
+        section = given.get(name) or {}
+        if not isinstance(section, dict):
+            raise ConfigError(f"{config}: {name} should be a mapping of settings.")
+        parts[name] = section | {key: value for key, value in options.items() if value is not None}
+    try:
+        return parts["model"], Look.model_validate(parts["images"])
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join(str(part) for part in problem["loc"])
+        raise ConfigError(f"images.{key}: {problem['msg']}.") from None
+
+
+def _read(path: Path, look: Look, array: str | None) -> Source:
+    """The images; what was skipped is counted, and the first of it named."""
+    from streamgen.images.source import read_images
+
+    source = read_images(path, look, array)
+    if source.skipped:
+        _say(f"{len(source.skipped)} files were skipped:")
+        for name, reason in list(source.skipped.items())[:NAMED]:
+            _say(f"  {name}: {reason}")
+        if len(source.skipped) > NAMED:
+            _say(f"  and {len(source.skipped) - NAMED} more")
+    return source
+
+
+@contextmanager
+def _bar(done: int, steps: int, every: int) -> Iterator[Callable[[Progress], None]]:
+    """Losses and the time left: a bar on a terminal, elsewhere a line from checkpoint to checkpoint."""
+    if not sys.stderr.isatty():
+
+        def line(progress: Progress) -> None:
+            if progress.step % every == 0 or progress.step == steps:
+                _say(f"step {progress.step} of {steps}: {_losses(progress)}")
+
+        yield line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=steps, completed=done)
+        yield lambda progress: bar.update(task, completed=progress.step, description=_losses(progress))
+
+
+def _losses(progress: Progress) -> str:
+    return "  ".join(f"{name} {value:.3f}" for name, value in progress.losses.items())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

@@ -14,6 +14,14 @@ def use_device(asked: str) -> str:
     gain from more than one. Raises `ConfigError` when there is no such device.
     """
     torch.set_num_threads(1)
+    return find_device(asked)
+
+
+def find_device(asked: str) -> str:
+    """The device for `auto`, `cpu` or `cuda`, with as many threads as PyTorch finds good.
+
+    Raises `ConfigError` when there is no such device.
+    """
     if asked == "cpu":
         return asked
     found = torch.cuda.is_available()
