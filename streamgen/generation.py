@@ -18,6 +18,7 @@ from streamgen.config import InputConfig
 from streamgen.errors import InputError, StateError
 from streamgen.learners.task import Task
 from streamgen.models.device import use_device
+from streamgen.models.online import Kind
 from streamgen.output import STANDARD_OUTPUT, as_text, whole_file
 from streamgen.records import Floats, TopicPartition
 from streamgen.state.checkpoint import Checkpoint
@@ -27,13 +28,20 @@ SUFFIXES = (".npz", ".csv", ".jsonl")
 
 
 def generate(
-    directory: Path | str, length: int, count: int, seed: int, key: str | None = None, device: str = "cpu"
+    directory: Path | str,
+    length: int,
+    count: int,
+    seed: int,
+    key: str | None = None,
+    device: str = "cpu",
+    kind: Kind = "continue",
 ) -> tuple[Floats, tuple[str, ...]]:
     """`[count, length, D]` sequences in input units, and the names of the D columns.
 
-    They come from the newest state under `directory` (a path, or a URL of fsspec) and go on from the newest
-    record of `key` (None: the learner of records without a key, or the only one there is). The same state
-    and seed give the same sequences.
+    They come from the newest state under `directory` (a path, or a URL of fsspec), of the learner of `key`
+    (None: that of records without a key, or the only one there is). They go on from its newest record, or
+    (kind "prior") are of the times after it, whatever came before. The same state and seed give the same
+    sequences.
 
     Raises `StateError` when there is no state that can be read, and `InputError` for a key that has no
     learner or a model that does not generate.
@@ -41,7 +49,7 @@ def generate(
     source, checkpoint = _find(directory, key)
     chosen = _choose_key(list(checkpoint.learners), key, f"the state under {directory}")
     task = restored(source, checkpoint, (chosen,), device)
-    return task.generate(chosen, length, count, seed), task.features
+    return task.generate(chosen, length, count, seed, kind), task.features
 
 
 def write_sequences(out: Path, x_SLD: Floats, columns: Sequence[str]) -> None:

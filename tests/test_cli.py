@@ -104,6 +104,9 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
         assert cli("generate", "--state", tmp_path / "s", "--out", out, *options)[0] == 0
         made.append(out.read_text())
     assert made[0] == made[1]
+    # The noise of `what the stream could be` is another.
+    assert cli("generate", "--state", tmp_path / "s", "--out", out, *options, "--prior")[0] == 0
+    assert out.read_text() != made[0]
     assert [list(json.loads(line)) for line in made[0].splitlines()] == [["sequence", "step", "load"]] * 8
 
 

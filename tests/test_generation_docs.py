@@ -43,7 +43,7 @@ def test_the_limits_are_those_of_the_code(number: int) -> None:
 
 def test_every_request_on_the_page_is_one(tmp_path: Path) -> None:
     found = re.findall(r'\{"kind".*\}', PAGE)
-    assert len(found) == 3
+    assert len(found) == 4
     assert {requests.parse(json.dumps(json.loads(one)).encode()).kind for one in found} == {
         "continue", "what-if", "impute",
     }  # fmt: skip

@@ -15,6 +15,7 @@ from streamgen.cli.options import Device, Model, Seed
 if TYPE_CHECKING:
     from streamgen.config import InputConfig
     from streamgen.detect import Choice, Summary
+    from streamgen.models.online import Kind
 
 File = Annotated[Path, typer.Argument(metavar="FILE.csv", help="CSV file; its first line names the columns.")]
 TimestampColumn = Annotated[
@@ -104,6 +105,9 @@ def generate(
         str | None,
         typer.Option("--key", help="Whose sequences; not needed where there is one learner."),
     ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior", help="What the stream could be then, whatever came before.")
+    ] = False,
     device: Device = "cpu",
 ) -> None:
     """Generate sequences that go on where the stream stopped."""
@@ -111,7 +115,8 @@ def generate(
     from streamgen.generation import generate as generated
 
     check_suffix(out)
-    x_SLD, columns = generated(state, length, count, seed, key, device)
+    kind: Kind = "prior" if prior else "continue"
+    x_SLD, columns = generated(state, length, count, seed, key, device, kind)
     write_sequences(out, x_SLD, columns)
 
 
