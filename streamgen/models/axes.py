@@ -1,16 +1,19 @@
 """Between a learner's records and what its sequence model sees: units and uncorrelated axes, as they stand.
 
     level v = (x − mean) / spread,   step y = (x − x before) / δ         (`units`: their kind is a setting)
-    u = 4 tanh(L_v⁻¹ v / 4),   d = 4 tanh(L_y⁻¹ y / 4)                   (`whitening`, where it is the kind)
+    u = q(L_v⁻¹ v),   d = q(L_y⁻¹ y)                                     (`whitening`, where it is the kind)
+    q(x) = 4 tanh(x / 4)   or   q(x) = asinh x
 
 Records are kept raw and turned into u and d when they are used, so that all of a window is seen with the
-newest statistics. Where a value is missing the record has the last one that came, so its step is zero.
+newest statistics. What is bounded is scored a little better; who generates must know how far out a value is,
+or it never comes back. Where a value is missing the record has the last one that came, so its step is zero.
 
 Shapes: D features, C time features, I = 3D + C; an ellipsis stands for any axes before them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +28,18 @@ from streamgen.records import Bools, Floats
 
 Float32s = NDArray[np.float32]
 LARGEST = 1e6  # units; a model's arithmetic is float32
+
+Squash = Callable[[Floats], Floats]
+
+
+def bounded(x: Floats) -> Floats:
+    """4 tanh(x / 4)."""
+    return np.asarray(4.0 * np.tanh(x / 4.0))
+
+
+def compressed(x: Floats) -> Floats:
+    """asinh x."""
+    return np.asarray(np.arcsinh(x))
 
 
 def fields(D: int, kind: Normalisation) -> dict[str, Field]:
@@ -55,7 +70,8 @@ def observe(slab: Slab, row: int, kind: Normalisation, value_D: Floats, there_D:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """One learner's units, and the Cholesky factors of the second moments of its levels and steps."""
+    """One learner's units, the Cholesky factors of the second moments of its levels and steps, and what is
+    made of large values (q)."""
 
     mean_D: Floats
     unit_D: Floats
@@ -63,13 +79,15 @@ class Axes:
     level_DD: Floats
     step_DD: Floats
 
+    squash: Squash
+
     @classmethod
-    def of(cls, slab: Slab, row: int, kind: Normalisation) -> Axes:
+    def of(cls, slab: Slab, row: int, kind: Normalisation, squash: Squash) -> Axes:
         if kind == "whitening":
             level_DD, step_DD = (Whitening.of(slab, row, name).factor() for name in ("level", "step"))
         else:
             level_DD = step_DD = np.eye(len(slab.host("swing_D")[row]))
-        return cls(*units.units(slab, row, kind), level_DD, step_DD)
+        return cls(*units.units(slab, row, kind), level_DD, step_DD, squash)
 
     def level(self, value_D: Floats) -> Floats:
         """[..., D] values as levels; zero where there never was a value (NaN)."""
@@ -95,7 +113,7 @@ class Axes:
         """[..., D] how large the recent steps are against the usual: log swing / δ, bounded to ±4. `scale`
         remembers thousands of records: where steps grow, or come in bursts, it lags."""
         ratio_D = np.clip(swing_D / self.delta_D, 1e-3, LARGEST)
-        return np.asarray(4.0 * np.tanh(np.log(ratio_D) / 4.0))
+        return bounded(np.log(ratio_D))
 
     def records(
         self, value_D: Floats, before_D: Floats, seen_D: Bools, time_C: Floats | Float32s
@@ -104,7 +122,7 @@ class Axes:
         # The inverse of a triangle that is never singular; a thousand is the most that it magnifies.
         level_D = self.level(value_D) @ np.linalg.inv(self.level_DD).T
         step_D = self.step(value_D, before_D) @ np.linalg.inv(self.step_DD).T
-        parts = (4.0 * np.tanh(level_D / 4.0), 4.0 * np.tanh(step_D / 4.0), seen_D, time_C)
+        parts = (self.squash(level_D), self.squash(step_D), seen_D, time_C)
         return np.concatenate(parts, axis=-1, dtype=np.float32)
 
     def window(self, value_TD: Floats, seen_TD: Bools, time_TC: Floats | Float32s) -> Float32s:

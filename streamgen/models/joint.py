@@ -40,7 +40,7 @@ from torch import Tensor
 from streamgen.models.flat import Shapes
 
 PLACES = 5
-COMPONENTS = 2  # of each place
+COMPONENTS = 3  # of each place
 BOUND = 6.0  # of log scales: what stays where it is may be as narrow as e⁻⁶ of its place's unit
 
 

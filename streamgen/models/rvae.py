@@ -32,7 +32,7 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import averaging, axes, scale, stretch
 from streamgen.models.activation import Activation
-from streamgen.models.axes import Axes, Float32s
+from streamgen.models.axes import Axes, Float32s, compressed
 from streamgen.models.free_run import drawn, drawn_given, expected, following, free_run, warm
 from streamgen.models.initial import initial
 from streamgen.models.joint import Places
@@ -404,7 +404,7 @@ class RVAE:
     ) -> Floats:
         """Score record n against the state before it, and write the result into `scores`. Returns what the
         stretch learns from it, nothing where the record was judged by its level."""
-        before, now = Scale.of(slab, row), Axes.of(slab, row, self.settings.normalisation)
+        before, now = Scale.of(slab, row), Axes.of(slab, row, self.settings.normalisation, compressed)
         network = self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row])
         fill = int(slab.host("window_fill")[row])
         past = slice(max(fill - self.T + 1, 0), fill)
@@ -468,7 +468,7 @@ class RVAE:
         value_BTD, seen_BTD, time_BTC = windows_B
         B, settings = len(value_BTD), self.settings
         with np.errstate(over="ignore"):
-            now = Axes.of(slab, row, self.settings.normalisation)
+            now = Axes.of(slab, row, self.settings.normalisation, compressed)
             visible_B = self.T - noise.integers(self.T // 4 + 1, size=B)
             index_BT = np.minimum(np.arange(self.T), visible_B[:, None] - 1)
             visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
@@ -506,7 +506,7 @@ class RVAE:
 
     def _averaged(self, slab: Slab, row: int, stretched: bool = True) -> tuple[SequenceVAE, Axes]:
         """What sequences come from. The stretch is of records to come, and not of those that were."""
-        now = Axes.of(slab, row, self.settings.normalisation)
+        now = Axes.of(slab, row, self.settings.normalisation, compressed)
         stretch_D = slab.host("stretch_D")[row] if stretched else None
         return self._network(slab.tensor("average_P")[row], now, stretch_D), now
 

@@ -8,7 +8,7 @@
     skip: every mean moves by [u, d]_{t−1} S
     p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z, asinh y_{t−1}])            of whole records (`joint`)
 
-u is the whitened level of a record, d its whitened step from the record before (both bounded), m its mask, c
+u is the whitened level of a record, d its whitened step from the record before (both asinh), m its mask, c
 the time features, a the activation (tanh); mixtures are those of `mixture_t`. Of more GRU layers, W and A
 read the last one's states. Where dense layers have a width of their own, a(h_T E + e) stands for h_T.
 Sequence autoencoders with one latent a sequence: Fabius & van Amersfoort 2014, "Variational recurrent

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from streamgen.config import WindowConfig
 from streamgen.models import averaging, axes, fan, scale, stretch
-from streamgen.models.axes import Axes, Float32s
+from streamgen.models.axes import Axes, Float32s, bounded
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
@@ -196,7 +196,7 @@ class StreamAEFull:
         prior: bool = False,
     ) -> Floats:
         """[count, T, D] records of the given times that follow the newest, or (`prior`) kept ones."""
-        now = Axes.of(slab, row, self.settings.normalisation)
+        now = Axes.of(slab, row, self.settings.normalisation, bounded)
         averaged_P = slab.tensor("average_P")[row]
         # What was too narrow are predictions of records to come.
         stretch_D = np.zeros_like(now.mean_D) if prior else slab.host("stretch_D")[row]
@@ -316,7 +316,7 @@ class StreamAEFull:
         value_BSD, seen_BSD, time_BSC, swing_BSD, state_BSH = windows_B
         burn_in = self.settings.burn_in
         with np.errstate(over="ignore"):
-            now = Axes.of(slab, row, self.settings.normalisation)
+            now = Axes.of(slab, row, self.settings.normalisation, bounded)
             input_BSI = self._tensor(_window_inputs(now, value_BSD, seen_BSD, time_BSC, swing_BSD))
             target_BSD, known_BSD = now.targets(value_BSD, seen_BSD)
         weights_P = slab.tensor("weights_P")[row].detach().clone().requires_grad_()
@@ -352,7 +352,7 @@ class StreamAEFull:
 
     def _newest(self, slab: Slab, row: int) -> tuple[Carried, Axes]:
         """What scores and carries the state."""
-        now = Axes.of(slab, row, self.settings.normalisation)
+        now = Axes.of(slab, row, self.settings.normalisation, bounded)
         return self._network(slab.tensor("weights_P")[row], now, slab.host("stretch_D")[row]), now
 
     def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> Carried:

@@ -1,10 +1,12 @@
 """Units and axes of records, against their equations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from streamgen.models import axes, scale
-from streamgen.models.axes import Axes
+from streamgen.models.axes import Axes, bounded, compressed
 from streamgen.models.slab import Slab
 from streamgen.models.units import Normalisation
 from streamgen.records import Floats
@@ -16,6 +18,7 @@ NOW = Axes(
     delta_D=np.array([0.25, 4.0]),
     level_DD=np.array([[1.5, 0.0], [0.5, 0.8]]),
     step_DD=np.array([[0.7, 0.0], [-0.6, 1.1]]),
+    squash=bounded,
 )
 VALUE_TD = np.array([[11.0, -5.5], [12.0, -5.5], [11.5, -4.0]])
 SEEN_TD = np.array([[True, True], [True, False], [True, True]])
@@ -60,7 +63,7 @@ def observed(kind: Normalisation, value_ND: Floats) -> tuple[Slab, Axes]:
     row = slab.add()
     for value_D in value_ND:
         axes.observe(slab, row, kind, value_D, ~np.isnan(value_D))
-    return slab, Axes.of(slab, row, kind)
+    return slab, Axes.of(slab, row, kind, bounded)
 
 
 def wandering() -> Floats:
@@ -129,3 +132,13 @@ def test_no_column_makes_a_unit_zero_or_infinite(kind: Normalisation, value: flo
         assert (unit_D > 0).all()
         assert np.isfinite(unit_D).all()
     assert np.isfinite(now.level(value_ND)).all()
+
+
+def test_what_is_compressed_still_says_how_far_out_a_value_is() -> None:
+    far_TD = NOW.mean_D + NOW.unit_D * np.array([[100.0, 0.0], [1000.0, 0.0]])
+    apart = {}
+    for squash in (bounded, compressed):
+        u_TD = replace(NOW, squash=squash).window(far_TD, SEEN_TD[:2], TIME_TC[:2])[:, :2]
+        apart[squash] = u_TD[1, 0] - u_TD[0, 0]
+    assert apart[bounded] < 1e-6
+    assert apart[compressed] == pytest.approx(np.log(10), abs=1e-3)

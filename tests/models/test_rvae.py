@@ -8,7 +8,7 @@ import torch
 
 from streamgen.config import InputConfig, WindowConfig
 from streamgen.learners.task import Task
-from streamgen.models.axes import Axes
+from streamgen.models.axes import Axes, compressed
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.rvae import RVAE, Settings
@@ -107,7 +107,7 @@ def test_a_score_is_what_the_record_adds_to_the_windows_nll() -> None:
     model, slab = made()
     value_ND = walk(60)
     run(model, slab, value_ND[:59])
-    now = Axes.of(slab, 0, "whitening")
+    now = Axes.of(slab, 0, "whitening", compressed)
     network = model._network(slab.tensor("weights_P")[0], now, slab.host("stretch_D")[0].copy())
     ticks = ticks_of(Slab(Clock.FIELDS), 60)  # the times of all sixty
     seen_TD, time_TC = np.ones((T, 2), dtype=np.bool_), ticks.time_NC[52:60]
@@ -130,7 +130,7 @@ def test_behind_a_gap_the_nll_is_still_of_steps() -> None:
     model, slab = made()
     run(model, slab, walk(60))
     slab.host("window_fill")[0] = 0
-    now = Axes.of(slab, 0, "whitening")
+    now = Axes.of(slab, 0, "whitening", compressed)
     record_D = now.mean_D + 0.3 * now.unit_D
     scores = Scores.empty(1, 2, 3)
     with torch.inference_mode():
@@ -435,9 +435,9 @@ def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     light, full, joint = made()[1], made(**FULL, joint=0)[1], made(**FULL, joint=16)[1]
     window = T * (2 * 9 + 7 * 4)
     assert full.bytes_per_learner - light.bytes_per_learner == 5 * window + 8
-    # Of the record, the state, z and last steps; of three views of two features; of 2 × 30 outputs.
+    # Of the record, the state, z and last steps; of three views of two features; of 2 × 45 outputs.
     assert joint.bytes_per_learner - full.bytes_per_learner == pytest.approx(
-        4 * 4 * 16 * (8 + 3 * 2 + 2 + 6 + 1 + 60), rel=0.1
+        4 * 4 * 16 * (8 + 3 * 2 + 2 + 6 + 1 + 90), rel=0.1
     )
     weights = (
         4

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from streamgen.config import WindowConfig
-from streamgen.models.axes import Axes
+from streamgen.models.axes import Axes, bounded
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.slab import Slab
@@ -72,7 +72,7 @@ def test_the_carried_state_is_what_the_newest_weights_say_of_the_window() -> Non
     value_ND = walk(60)
     run(model, slab, value_ND)
     raw = [slab.host(name)[0][None] for name in model._window]
-    now = Axes.of(slab, 0, "whitening")
+    now = Axes.of(slab, 0, "whitening", bounded)
     network = model._network(slab.tensor("weights_P")[0], now)
     input_1SI = torch.from_numpy(_window_inputs(now, *raw[:4]))
     with torch.no_grad():
