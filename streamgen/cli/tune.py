@@ -15,7 +15,8 @@ from streamgen.cli.options import Bootstrap, Device
 if TYPE_CHECKING:
     from streamgen.config import Config, InputConfig
     from streamgen.detect import Choice
-    from streamgen.tuning.factors import Search
+    from streamgen.tuning.compare import Outcome
+    from streamgen.tuning.factors import Factor, Search
     from streamgen.tuning.stream import Bounds, Stream
     from streamgen.tuning.study import Study
 
@@ -80,7 +81,7 @@ def tune(
     from streamgen.models.device import use_device
     from streamgen.output import whole_file
     from streamgen.tuning.compare import compare
-    from streamgen.tuning.effects import tables, told
+    from streamgen.tuning.effects import tables
     from streamgen.tuning.factors import applied, parse, settings_of, to_try, usual
     from streamgen.tuning.report import BEST, best_yaml, write_page
     from streamgen.tuning.study import Study
@@ -94,53 +95,66 @@ def tune(
     choices = to_try(ours, factors, kind)
     known = Study(study, kind)
     try:
-        facts: dict[str, Any] = {"seeds": seeds, "search": kind, "records wanted": records}
-        facts |= {"from": first, "to": end} if columns_of_file is None else {}
         stream, between = _stream(known, chosen, ours, source, columns_of_file, first, end)
         stream = stream.newest(records).checked(source)
         trial = Prequential(ours, stream, use_device(device))
-        known.agree(
-            {
-                **facts,
-                "records": stream.fingerprint(),
-                "between": between and [[number, *ends] for number, ends in between.items()],
-                "configuration": {
-                    key: value for key, value in ours.learning(0, stream.features).items() if key != "topic"
-                },
-                "settings to vary": {one.name: [two.label for two in one.variants] for one in factors},
-            }
-        )
-
-        def report(text: str) -> None:
-            print(f"trying {text}", file=sys.stderr, flush=True)
-
-        outcome = compare(known, trial, choices, ours, factors, kind, seeds, seconds, report)
+        asked = {"seeds": seeds, "search": kind, "records wanted": records, "from": first, "to": end}
+        known.agree(asked | _facts(ours, factors, stream, between))
+        outcome = compare(known, trial, choices, ours, factors, kind, seeds, seconds, _report)
     finally:
         known.close()
     shown = tables(kind, factors, outcome.tried, trial.unit)
+    said = _said(ours, factors, stream, between, outcome, seeds, trial.unit)
+    print("\n\n".join(map(str, shown)))
+    print("\n".join(said))
+    best = applied(ours, settings_of(factors, outcome.best.choice), reduce=True)
+    content = _content(config, bootstrap, ours, columns)
+    with whole_file(study / BEST) as file:
+        file.write(best_yaml(content, ours.topic, best).encode())
+    title = f"{ours.model['name']} on {Path(source).name}"
+    page = write_page(study, title, said, shown, kind, factors, outcome.tried, trial.unit)
+    print(f"{page} has the curves; {study / BEST} is for streamgen run and fit --config.")
+
+
+def _report(text: str) -> None:
+    print(f"trying {text}", file=sys.stderr, flush=True)
+
+
+def _facts(
+    ours: InputConfig, factors: list[Factor], stream: Stream, between: Bounds | None
+) -> dict[str, Any]:
+    """What a study may not mix."""
+    from streamgen import __version__
+
+    learning = ours.learning(0, stream.features)
+    return {
+        "records": stream.fingerprint(),
+        "between": between and [[number, *ends] for number, ends in between.items()],
+        "configuration": {key: value for key, value in learning.items() if key != "topic"},
+        "settings to vary": {one.name: [two.label for two in one.variants] for one in factors},
+        "version of streamgen": __version__,
+    }
+
+
+def _said(
+    ours: InputConfig, factors: list[Factor], stream: Stream, between: Bounds | None, outcome: Outcome,
+    seeds: int, unit: str,
+) -> list[str]:  # fmt: skip
+    """What there is to say beside the tables."""
+    from streamgen.tuning.effects import told
+
     left_out = f" ({stream.unusable} unusable left out)" if stream.unusable else ""
-    said = [
+    where = ", ".join(f"{number}: {first} to {end}" for number, (first, end) in (between or {}).items())
+    nothing = " Nothing was clearly better." if outcome.best is outcome.tried[0] else ""
+    return [
         f"{len(stream)} records{left_out} of {', '.join(stream.features)}.",
-        f"{ours.model['name']}, {seeds} seeds: {trial.unit} in the data's own units, lower is better.",
-        f"Best: {told(factors, outcome.best.choice)}."
-        + (" Nothing was clearly better." if outcome.best is outcome.tried[0] else ""),
+        *([f"Offsets by partition: {where}."] if where else []),
+        f"{ours.model['name']}, {seeds} seeds: {unit} in the data's own units, lower is better.",
+        f"Best: {told(factors, outcome.best.choice)}.{nothing}",
         "All was tried."
         if outcome.complete
         else "The time is up: the same command again tries what is left.",
     ]
-    if between:
-        where = ", ".join(f"{number}: {a} to {b}" for number, (a, b) in between.items())
-        said.insert(2, f"Offsets by partition: {where}.")
-    print("\n\n".join(map(str, shown)))
-    print("\n".join(said))
-    best = applied(ours, settings_of(factors, outcome.best.choice), reduce=True)
-    with whole_file(study / BEST) as file:
-        file.write(
-            best_yaml(_content(source, config, bootstrap, ours, columns), ours.topic, ours, best).encode()
-        )
-    title = f"{ours.model['name']} on {Path(source).name}"
-    page = write_page(study, title, said, shown, kind, factors, outcome.tried, trial.unit)
-    print(f"{page} has the curves; {study / BEST} is for streamgen run and fit --config.")
 
 
 def _search(search: str, vary: list[str] | None) -> Search:
@@ -216,7 +230,6 @@ def _stream(
 
 
 def _content(
-    source: str,
     config: Path | None,
     bootstrap: str | None,
     ours: InputConfig,

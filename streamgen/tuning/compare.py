@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamgen.config import InputConfig
 from streamgen.errors import ConfigError, InputError
-from streamgen.tuning.effects import best, together
+from streamgen.tuning.effects import against, best, winners
 from streamgen.tuning.factors import Choice, Factor, Search, applied, as_it_is, settings_of
 from streamgen.tuning.study import Report, Study, Tried
 from streamgen.tuning.trial import Trial
@@ -49,11 +49,25 @@ def compare(
             "it (--budget), or fewer records (--records) or seeds (--seeds)."
         )
     if search == "one" and complete:
-        all_at_once = together(factors, tried[0], tried)
-        if all_at_once is not None and _can_be(config, factors, all_at_once):
-            complete = run([all_at_once])
+        # The winners do not add up: a setting may be good only where another is as it was. So each of them is
+        # added to what is best, and stays where that is better still.
+        better = winners(factors, tried[0], tried)
+        chosen = _of(tried, {**tried[0].choice, **better[0]}) if better else tried[0]
+        for winner in better[1:]:
+            more = {**chosen.choice, **winner}
+            if not _can_be(config, factors, more):
+                continue
+            complete = run([more])
             tried = study.tried()
+            if not complete:
+                break
+            added = _of(tried, more)
+            chosen = added if against(chosen, added).verdict == "better" else chosen
     return Outcome(tried, best(tried[0], tried), complete)
+
+
+def _of(tried: Iterable[Tried], choice: Choice) -> Tried:
+    return next(one for one in tried if one.choice == choice)
 
 
 def _can_be(config: InputConfig, factors: Sequence[Factor], choice: Choice) -> bool:

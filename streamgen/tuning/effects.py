@@ -66,17 +66,15 @@ def best(base: Tried, tried: Iterable[Tried]) -> Tried:
     return min([base, *better], key=lambda one: float(one.score_S.mean()))
 
 
-def together(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried]) -> dict[str, str] | None:
-    """Of each setting the value that was best by itself, where it is clearly better; None: fewer than two
-    are."""
-    before = as_it_is(factors)
-    winners = {}
+def winners(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried]) -> list[dict[str, str]]:
+    """Of each setting the value that is clearly better by itself, the best such setting first."""
+    before, found = as_it_is(factors), []
     for factor in factors:
         alone = [one for one in tried if {**one.choice, factor.name: before[factor.name]} == before]
-        winner = best(base, alone).choice[factor.name]
-        if winner != before[factor.name]:
-            winners[factor.name] = winner
-    return {**before, **winners} if len(winners) > 1 else None
+        winner = best(base, alone)
+        if winner is not base:
+            found.append((float(winner.score_S.mean()), {factor.name: winner.choice[factor.name]}))
+    return [winner for _, winner in sorted(found, key=lambda one: one[0])]
 
 
 def tables(search: Search, factors: Sequence[Factor], tried: Sequence[Tried], unit: str) -> list[Table]:

@@ -21,7 +21,7 @@ from streamgen.config import InputConfig
 from streamgen.errors import ConfigError
 
 Choice = Mapping[str, str]  # a variant's label, by factor
-# How choices are made: each setting by itself, and in the end those together that were clearly better; all
+# How choices are made: each setting by itself, and then those that were clearly better added up; all
 # combinations in an order that is drawn, so that whenever it ends it has seen a fair sample; or the same, but
 # what is not among the best third early on is given up.
 Search = Literal["one", "grid", "halving"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,12 @@ def write_page(
         "Lines are means over seeds; the band is from the lowest to the highest seed."
     )
     for name, group in _groups(search, factors, tried):
-        picture = png(lambda name=name, group=group: _curves(name, tried[0], group))  # type: ignore[misc]
+        picture = png(partial(_curves, name, tried[0], group))
         parts.append(pictured(name, picture, caption))
     return write_html(folder / PAGE, title, parts)
 
 
-def best_yaml(content: dict[str, Any], topic: str, before: InputConfig, chosen: InputConfig) -> str:
+def best_yaml(content: dict[str, Any], topic: str, chosen: InputConfig) -> str:
     """The configuration file's `content` with the chosen model and window for the input `topic`, as YAML that
     `run` and `fit` take. Secrets are left out."""
     window = chosen.window.model_dump(mode="json")

@@ -208,4 +208,5 @@ def _key(choice: Choice) -> str:
 
 
 def _text(settings: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "as it is"
+    shown = (f"{key} {'null' if value is None else value}" for key, value in settings.items())
+    return ", ".join(shown) or "as it is"

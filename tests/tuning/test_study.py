@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from streamgen.config import InputConfig
-from streamgen.errors import InputError, StateError
+from streamgen.errors import InputError, MissingDependency, StateError
 from streamgen.tuning.compare import Outcome, compare
 from streamgen.tuning.effects import Difference, against, best, tables, told
 from streamgen.tuning.factors import Factor, Search, as_it_is, parse, settings_of, to_try
@@ -28,14 +28,17 @@ class Known:
 
     unit = "points"
 
-    def __init__(self, of: Mapping[str, float]) -> None:
-        self.of, self.passes, self.parts = of, list[tuple[dict[str, Any], int]](), 0
+    def __init__(self, of: Mapping[str, float], spoiled: Iterable[str] = ("nothing",)) -> None:
+        """`spoiled`: settings that together are worse than each alone."""
+        self.of, self.spoiled = of, set(spoiled)
+        self.passes, self.parts = list[tuple[dict[str, Any], int]](), 0
 
     def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
         self.passes.append((dict(settings), seed))
         # What all choices have in common of a seed is far larger than what tells them apart.
         own = np.random.default_rng([seed, *map(ord, str(settings))]).normal() / 1000
-        score = sum(self.of.get(f"{key}={value}", 0.0) for key, value in settings.items()) + 7.0 * seed + own
+        score = sum(self.of.get(f"{key}={value}", 0.0) for key, value in settings.items())
+        score += 7.0 * seed + own + (1.5 if self.spoiled <= set(settings) else 0.0)
         for part in range(PARTS):
             yield None
             self.parts += 1
@@ -58,20 +61,28 @@ def gone(
 
 
 def test_each_is_tried_with_every_seed_and_then_what_was_better_together(tmp_path: Path) -> None:
-    varied = factors("hidden=8,64", "layers=2", "dof=3.0")
-    trial = Known({"hidden=8": -1.0, "hidden=64": -2.0, "layers=2": -0.5, "dof=3.0": 0.7})
+    varied = factors("layers=2", "hidden=8,64", "dof=3.0", "latent=1", "clip_norm=null")
+    trial = Known(
+        {
+            "layers=2": -0.5, "hidden=8": -1.0, "hidden=64": -2.0, "dof=3.0": 0.7, "latent=1": -0.6,
+            "clip_norm=None": -0.1,
+        },
+        spoiled={"hidden", "latent"},
+    )  # fmt: skip
     outcome, said = gone(tmp_path, trial, varied)
-    assert [told(varied, one.choice) for one in outcome.tried] == [
-        "as it is", "hidden 8", "hidden 64", "layers 2", "dof 3.0", "hidden 64, layers 2",
-    ]  # fmt: skip
-    assert sorted(trial.passes, key=str)[:3] == [({"dof": 3.0}, seed) for seed in range(3)]
-    assert len(trial.passes) == 18
+    expected = ["as it is", "layers 2", "hidden 8", "hidden 64", "dof 3.0", "latent 1", "clip_norm null"]
+    # The best first, and then one after the other; latent does not go with hidden.
+    added = ["hidden 64, latent 1", "layers 2, hidden 64", "layers 2, hidden 64, clip_norm null"]
+    assert [told(varied, one.choice) for one in outcome.tried] == expected + added
+    assert [seed for settings, seed in trial.passes if settings == {"dof": 3.0}] == [0, 1, 2]
+    assert len(trial.passes) == 3 * len(expected + added)
     assert outcome.complete
-    assert settings_of(varied, outcome.best.choice) == {"hidden": 64, "layers": 2}
-    assert said == ["as it is", "hidden 8", "hidden 64", "layers 2", "dof 3.0", "hidden 64, layers 2"]
+    assert settings_of(varied, outcome.best.choice) == {"hidden": 64, "layers": 2, "clip_norm": None}
+    assert said == expected + added
     (table,) = tables("one", varied, outcome.tried, trial.unit)
-    assert [row[0] for row in table.rows] == ["as it is", "hidden", "hidden", "layers", "dof", "together"]
-    assert [row[5] for row in table.rows] == ["", "better", "better", "better", "worse", "better"]
+    names = ["as it is", "layers", "hidden", "hidden", "dof", "latent", "clip_norm", *["together"] * 3]
+    assert [row[0] for row in table.rows] == names
+    assert [row[5] for row in table.rows] == ["", *["better"] * 3, "worse", *["better"] * 5]
 
 
 def test_what_is_not_clearly_better_is_not_chosen(tmp_path: Path) -> None:
@@ -127,24 +138,27 @@ def test_halving_gives_up_what_is_not_among_the_best_third(tmp_path: Path) -> No
     assert ranking.rows[0][0] == told(varied, outcome.best.choice)
 
 
-def test_the_time_ends_it_and_the_rest_is_tried_later(tmp_path: Path) -> None:
-    varied = factors(*GRID)
+def test_the_time_ends_it_and_the_rest_is_tried_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clocked(Known):
+        """A second passes with every part."""
 
-    class Slow(Known):
-        def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
-            for point in super().__call__(settings, seed):
-                if self.slow and len(self.passes) > 6:
-                    time.sleep(0.02)
-                yield point
+        def monotonic(self) -> float:
+            return float(self.parts)
 
-        slow = True
-
-    trial = Slow({"hidden=8": -1.0})
-    outcome, _ = gone(tmp_path, trial, varied, seconds=2.0)
+    trial, varied = Clocked({"hidden=8": -1.0}), factors(*GRID)
+    for module in ("study", "compare"):
+        monkeypatch.setattr(f"streamgen.tuning.{module}.time", trial)
+    a_trial = 3 * PARTS
+    outcome, said = gone(tmp_path, trial, varied, seconds=2.5 * a_trial)
     assert not outcome.complete
-    assert 2 <= len(outcome.tried) < 6
-    trial.slow = False
-    assert gone(tmp_path, trial, varied)[0].complete
+    assert (len(outcome.tried), len(said)) == (2, 3)  # the third was under way
+    assert trial.parts == pytest.approx(2.5 * a_trial, abs=2)
+    outcome, rest = gone(tmp_path, trial, varied, seconds=100 * a_trial)
+    assert outcome.complete
+    assert rest[0] == said[2]
+    assert len(outcome.tried) == 6
 
 
 def test_no_time_at_all_is_said(tmp_path: Path) -> None:
@@ -190,3 +204,9 @@ def test_a_file_that_is_no_study_is_named(tmp_path: Path) -> None:
         Study(tmp_path, "one")
     with pytest.raises(InputError, match="Cannot write"):
         Study(tmp_path / FILE / "inside", "one")
+
+
+def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'streamgen-kafka\[tune\]'"):
+        Study(tmp_path, "one")
