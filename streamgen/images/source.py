@@ -159,7 +159,7 @@ def _plain(pillow: Any, opened: Image.Image) -> Image.Image:
 def _npz(path: Path, array: str | None) -> NDArray[Any]:
     """The one array that can be images, or the one that is named."""
     try:
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             if array is not None:
                 if array not in file.files:
                     raise InputError(f"{path} has no array {array!r}; it has {', '.join(file.files)}.")
