@@ -196,7 +196,8 @@ class SequenceVAE:
         time_BC = windows.input_BTI[:, 0, 3 * self.shape.D :]
         first_B = self.first(z_BZ, time_BC).nll(windows.target_BTD[:, 0], windows.seen_BTD[:, 0])
         target_ND, seen_ND = (x_BTD[:, 1:].flatten(0, 1) for x_BTD in (windows.target_BTD, windows.seen_BTD))
-        return first_B + self.next(*steps).nll(target_ND, seen_ND).view(len(z_BZ), -1).sum(1)
+        step_N = self.next(*steps).nll(target_ND, seen_ND)
+        return first_B + step_N.view(len(z_BZ), windows.seen_BTD.shape[1] - 1).sum(1)  # also of no window
 
     def _steps(self, windows: Windows, z_BZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z, the record before, and the decoder's state, of each of the N steps."""
