@@ -63,9 +63,10 @@ class KafkaTail:
     def begin(self, source: TopicPartition, offset: int) -> None:
         with translated(f"reading {source}"):
             partition = ClientPartition(*source)
+            # Asked before it is assigned: one that is, and has no position, ends the next poll.
+            first = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
             # Assigning anew drops no position of the others.
             self._consumer.assign([*(self._consumer.assignment() - {partition}), partition])
-            first = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
             self._consumer.seek(partition, max(offset, first))
 
     def stop(self, source: TopicPartition) -> None:

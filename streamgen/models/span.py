@@ -66,16 +66,23 @@ class Span(NamedTuple):
             step_BD = unit_D * y_BD.cpu().numpy()
             beyond_B = torch.from_numpy(self.beyond(origin_BD + step_BD, step_BD)).to(y_BD.device)
             if not bool(beyond_B.any()):
-                return y_BD
+                break
             y_BD[beyond_B] = one.some(beyond_B).draw(noise)
         step_BD = unit_D * y_BD.cpu().numpy()
         inside_BD = self.nearest(origin_BD + step_BD, step_BD)
-        return torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)
+        moved_BD = inside_BD != origin_BD + step_BD
+        nearest_BD = torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)
+        return torch.where(torch.from_numpy(moved_BD).to(y_BD.device), nearest_BD, y_BD)
 
     def beyond(self, value_BD: Floats, step_BD: Floats) -> Bools:
-        """[B] which sequences leave it in any feature that was ever seen."""
+        """[B] which sequences leave it in any feature that moved: no draw is the one value of another, so
+        it is not drawn again for that, but put there (`nearest`)."""
         out_BD = (value_BD != self._within(value_BD)) | (step_BD != self._step(step_BD))
-        return np.asarray(out_BD.any(axis=1))
+        return np.asarray((out_BD & ~self._still_D()).any(axis=1))
+
+    def _still_D(self) -> Bools:
+        """[D] which features have one value, or one step, as far as this span is concerned."""
+        return np.asarray((self.least_D == self.most_D) | (self.fall_D == self.rise_D))
 
     def nearest(self, value_BD: Floats, step_BD: Floats) -> Floats:
         """[B, D] the values that are nearest to these, and inside."""

@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from streamgen.config import InputConfig
+from streamgen.errors import RetryError
 from streamgen.formats.decode import Decoder
 from streamgen.kafka.tail import Tail
 from streamgen.learners.results import chosen
@@ -88,6 +89,14 @@ class Followed:
             self._count = sum(map(len, self._since))
             return
         self._stop()
+        try:
+            self._begin(checkpoint)
+        except RetryError:
+            self.checkpoint = None  # not half taken: the next time it is new
+            raise
+
+    def _begin(self, checkpoint: Checkpoint) -> None:
+        manifest = checkpoint.manifest
         if manifest.topic_id not in ("", self._tail.topic_id(self.source.topic)):
             log.warning("the state is of a topic of that name that is gone", source=str(self.source))
             self.checkpoint = None

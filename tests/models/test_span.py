@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from streamgen.models import span
+from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Slab
 from streamgen.models.span import Span
 
@@ -44,8 +46,23 @@ def test_who_leaves_it_and_comes_back_to_its_end() -> None:
     assert now.jumping().beyond(value_BD, step_BD).tolist() == [False, True, False, False, True]
 
 
-def test_a_feature_that_was_never_seen_or_never_moved_holds_nobody() -> None:
-    now = spanned(np.array([[3.0, np.nan]]))
-    assert not now.anywhere().beyond(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).any()
-    assert now.beyond(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).all()  # 3 is all that there ever was
-    assert now.nearest(np.array([[9.0, 7.0]]), np.array([[6.0, 7.0]])).tolist() == [[3.0, 7.0]]
+def test_a_feature_that_was_never_seen_or_never_moved_has_nothing_drawn_again() -> None:
+    """It would be for ever: no draw is the one value. It is put there."""
+    now = spanned(np.array([[3.0, np.nan, 0.0], [3.0, np.nan, 1.0], [3.0, np.nan, 0.0]]))
+    value_BD, step_BD = np.array([[9.0, 7.0, 0.5]]), np.array([[6.0, 7.0, 0.5]])
+    assert not now.beyond(value_BD, step_BD).any()
+    assert now.nearest(value_BD, step_BD).tolist() == [[3.0, 7.0, 0.5]]
+    assert now.beyond(np.array([[3.0, 7.0, 1.5]]), np.array([[0.0, 7.0, 0.5]])).all()
+
+
+def test_beside_a_column_that_never_moves_no_other_is_pushed_to_its_end() -> None:
+    rng = np.random.default_rng(0)
+    value_ND = np.stack([np.full(500, 3.5), rng.uniform(-1, 1, 500)], 1)
+    now, N = spanned(value_ND), 4000
+    mixture = MixtureT(
+        torch.zeros(N, 1), torch.zeros(N, 1, 2), torch.zeros(N, 1, 2), torch.eye(2, dtype=torch.float64), 8.0
+    )
+    origin_BD = np.tile([3.5, 0.0], (N, 1))
+    drawn_BD = now.draw(mixture, rng, origin_BD, np.array([0.1, 0.5])).numpy()
+    assert (drawn_BD[:, 0] == 0).all()
+    assert (np.abs(0.5 * drawn_BD[:, 1]) > 0.99).mean() < 0.02
