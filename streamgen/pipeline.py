@@ -22,7 +22,7 @@ from streamgen.formats.decode import Decoder, Drift, discover, unusable_before_d
 from streamgen.learners.episodes import score_of
 from streamgen.learners.task import Results, Task
 from streamgen.metrics import Metrics
-from streamgen.records import Columns, DeadLetter, OutputBatch, RawBatch, Reason, TopicPartition
+from streamgen.records import Columns, DeadLetter, OutputBatch, RawBatch, Reason, TopicPartition, rows
 
 log = structlog.get_logger()
 
@@ -211,9 +211,3 @@ class Pipeline:
         metrics.learned(topic, scores.loss, scores.seconds)
         metrics.skipped(topic, len(scores.skipped))
         metrics.learners(self.source, task.resident + task.paged, task.paged, task.candidates)
-
-
-def rows(raw: RawBatch, start: int, end: int) -> RawBatch:
-    """The records `start` … `end` − 1 of a batch."""
-    s = slice(start, end)
-    return RawBatch(raw.source, raw.offset_N[s], raw.timestamp_N[s], raw.key[s], raw.value[s], raw.headers[s])

@@ -42,6 +42,12 @@ class RawBatch:
         return len(self.value)
 
 
+def rows(raw: RawBatch, start: int, end: int) -> RawBatch:
+    """The records `start` … `end` − 1 of a batch."""
+    s = slice(start, end)
+    return RawBatch(raw.source, raw.offset_N[s], raw.timestamp_N[s], raw.key[s], raw.value[s], raw.headers[s])
+
+
 class Reason(StrEnum):
     """Why a record is dead-lettered: only what would fail again on every replay."""
 

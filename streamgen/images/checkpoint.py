@@ -27,6 +27,7 @@ from streamgen.state.folder import Folder
 
 VERSION = 1
 KEPT = 2
+_DIGITS = 32  # of the manifest's digest, which stands before it
 _NAME = re.compile(r"checkpoint-(?P<step>[0-9]{9})\.safetensors")
 log = structlog.get_logger()
 
@@ -58,7 +59,8 @@ def write(folder: Folder, manifest: Manifest, state: Mapping[str, Tensor]) -> No
     arrays = {name: tensor.numpy() for name, tensor in state.items()}
     sealed = replace(manifest, checksum=_checksum(state), made_with=made_with())
     text = msgspec.json.encode(sealed).decode()
-    data = safetensors.numpy.save(arrays, metadata={"manifest": text, "digest": _digest(text)})
+    # One entry: safetensors writes several in any order, and equal states shall be equal bytes.
+    data = safetensors.numpy.save(arrays, metadata={"manifest": _digest(text) + text})
     folder.write(f"checkpoint-{manifest.step:09d}.safetensors", [data])
     for name in _newest_first(folder)[KEPT:]:
         folder.remove(name)
@@ -98,8 +100,9 @@ def _decode(data: bytes, where: str) -> tuple[Manifest, dict[str, Tensor]]:
     try:
         arrays = safetensors.numpy.load(data)
         header = msgspec.json.decode(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        text = header["__metadata__"]["manifest"]
-        if header["__metadata__"]["digest"] != _digest(text):
+        sealed = header["__metadata__"]["manifest"]
+        digest, text = sealed[:_DIGITS], sealed[_DIGITS:]
+        if digest != _digest(text):
             raise _Damaged(f"The checkpoint {where} is damaged (wrong checksum of its manifest).")
         version = msgspec.json.decode(text)["version"]
         if version != VERSION:

@@ -19,7 +19,7 @@ from streamgen.detect import SOURCE, Choice, file_columns
 from streamgen.errors import InputError, LogGap
 from streamgen.formats.decode import Decoder, discover
 from streamgen.learners.results import chosen
-from streamgen.records import Columns, RawBatch, TopicPartition
+from streamgen.records import Columns, RawBatch, TopicPartition, rows
 
 FEWEST = 270  # records, ten a point of the curve
 
@@ -138,21 +138,10 @@ def _read(config: Config, topic: str, between: Bounds) -> Iterator[RawBatch]:
                 for raw in tail.poll(0.2):
                     kept = int(np.searchsorted(raw.offset_N, end))
                     if kept:
-                        yield _first(raw, kept)
+                        yield rows(raw, 0, kept)
             tail.stop(source)
     finally:
         tail.close()
-
-
-def _first(raw: RawBatch, count: int) -> RawBatch:
-    return RawBatch(
-        raw.source,
-        raw.offset_N[:count],
-        raw.timestamp_N[:count],
-        raw.key[:count],
-        raw.value[:count],
-        raw.headers[:count],
-    )
 
 
 def _joined(parts: list[Columns], D: int) -> Columns:
