@@ -19,9 +19,9 @@ def flat_size(shapes: Shapes) -> int:
 
 def flat_views(shapes: Shapes, flat_P: Tensor) -> dict[str, Tensor]:
     """The parameters by name, as views of the flat vector."""
-    views, start = {}, 0
-    for name, shape in shapes.items():
-        length = math.prod(shape)
-        views[name] = flat_P[start : start + length].view(shape)
-        start += padded(length)
-    return views
+    lengths = [math.prod(shape) for shape in shapes.values()]
+    # One split: its gradient is one vector, and that of a slice for each would be as many of full length.
+    parts = flat_P.split([part for length in lengths for part in (length, padded(length) - length)])
+    return {
+        name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts[::2], strict=True)
+    }

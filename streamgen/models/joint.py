@@ -24,7 +24,7 @@ A masked autoencoder (MADE: Germain et al. 2015) with a mixture for each feature
 `mixture_t` has every marginal and conditional in closed form and one component for all features at once: what
 is scored, imputed or given in part comes from that, and whole records are drawn from this.
 
-Shapes: N records, F inputs, H hidden units, D features, A = 5 places, K components of each, J = 3AK, O = D J.
+Shapes: N records, F inputs, H hidden units, D features, A = 5 places, K components of each, C = AK, O = 3CD.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def shapes(inputs: int, hidden: int, D: int) -> Shapes:
         "joint_FH": (inputs, hidden),
         "joint_3DH": (3 * D, hidden),
         "joint_bias_H": (hidden,),
-        "joint_HO": (hidden, D * 3 * PLACES * COMPONENTS),
-        "joint_bias_O": (D * 3 * PLACES * COMPONENTS,),
+        "joint_HO": (hidden, 3 * PLACES * COMPONENTS * D),
+        "joint_bias_O": (3 * PLACES * COMPONENTS * D,),
     }
 
 
@@ -67,12 +67,12 @@ class Places:
     level_DD: Tensor
 
     def seen(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """r, [N, D, A], and log w, [D, A]."""
+        """r, [N, A, D], and log w, [A, D]."""
         v_ND = (y_ND - self.home_ND) / self.wide_D
         e_ND = torch.linalg.solve_triangular(self.step_DD, y_ND.T, upper=False).T
         agree_ND = torch.linalg.solve_triangular(self.level_DD, v_ND.T, upper=False).T
-        r_NDA = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND], 2)
-        return r_NDA, torch.log(torch.stack([self.unit(d) for d in range(len(self.wide_D))]))
+        r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND], 1)
+        return r_NAD, torch.log(torch.stack([self.unit(d) for d in range(len(self.wide_D))], 1))
 
     def unit(self, d: int) -> Tensor:
         """w of feature d, [A]."""
@@ -90,8 +90,8 @@ class Joint:
         feature_D = torch.arange(D, device=known_NF.device)
         # Unit h sees the features before number h mod D, and tells of that one and later ones.
         self._enter_3DH = w["joint_3DH"] * (feature_D[:, None] < unit_H).repeat(3, 1)
-        self._leave_HDJ = w["joint_HO"].view(H, D, -1) * (unit_H[:, None] <= feature_D).unsqueeze(2)
-        self._bias_DJ = w["joint_bias_O"].view(D, -1)
+        self._leave_HCD = w["joint_HO"].view(H, -1, D) * (unit_H[:, None] <= feature_D).unsqueeze(1)
+        self._bias_CD = w["joint_bias_O"].view(-1, D)
         self._known_NH = known_NF @ w["joint_FH"] + w["joint_bias_H"]
 
     def some(self, rows_N: Tensor) -> Joint:
@@ -104,18 +104,20 @@ class Joint:
 
     def nll(self, y_ND: Tensor) -> Tensor:
         """−log p(y), nats, [N]."""
-        r_NDA, log_unit_DA = self.at.seen(y_ND)
-        kind = self._known_NH.dtype
-        before_N3D = torch.asinh(torch.cat([r_NDA[:, :, 0], r_NDA[:, :, 2], r_NDA[:, :, 4]], 1)).to(kind)
+        r_NAD, log_unit_AD = self.at.seen(y_ND)
+        r_NAD = r_NAD.to(self._known_NH.dtype)
+        before_N3D = torch.asinh(r_NAD[:, (0, 2, 4)]).flatten(1)
         hidden_NH = torch.tanh(self._known_NH + before_N3D @ self._enter_3DH)
-        out_NDJ = (hidden_NH @ self._leave_HDJ.flatten(1)).view(*y_ND.shape, -1) + self._bias_DJ
-        log_weight, mean, log_scale = _parts(out_NDJ)
-        square = ((r_NDA.to(kind).unsqueeze(3) - mean) * torch.exp(-log_scale)) ** 2
+        out_NO = torch.addmm(self._bias_CD.flatten(), hidden_NH, self._leave_HCD.flatten(1))
+        out_NCD = out_NO.view(len(y_ND), -1, y_ND.shape[1])
+        logit_NCD, mean_NCD, log_scale_NCD = _parts(out_NCD)
+        square_NCD = ((r_NAD.repeat_interleave(COMPONENTS, 1) - mean_NCD) * torch.exp(-log_scale_NCD)) ** 2
         half = 0.5 * (self.dof + 1)
         constant = math.lgamma(half) - math.lgamma(self.dof / 2) - 0.5 * math.log(self.dof * math.pi)
-        log_NDAK = log_weight - log_scale - half * torch.log1p(square / self.dof)
-        log_NDAK = log_NDAK - log_unit_DA.to(kind).unsqueeze(2)
-        return -(torch.logsumexp(log_NDAK.flatten(2), 2) + constant).sum(1)
+        log_NCD = logit_NCD - log_scale_NCD - half * torch.log1p(square_NCD / self.dof)
+        log_NCD = log_NCD - log_unit_AD.to(r_NAD.dtype).repeat_interleave(COMPONENTS, 0)
+        nll_ND = torch.logsumexp(logit_NCD, 1) - torch.logsumexp(log_NCD, 1) - constant
+        return nll_ND.sum(1)
 
     def draw(self, noise: np.random.Generator) -> Tensor:
         """One y from each of the N, float64 [N, D]."""
@@ -126,11 +128,12 @@ class Joint:
         y_ND, e_ND, agree_ND = (torch.zeros_like(at.last_ND) for _ in range(3))
         hidden_NH, n = self._known_NH, torch.arange(N, device=device)
         for d in range(D):
-            out_N1J = (torch.tanh(hidden_NH) @ self._leave_HDJ[:, d] + self._bias_DJ[d]).unsqueeze(1)
-            log_weight, mean, log_scale = (part.flatten(1).double() for part in _parts(out_N1J))
+            out_NC = torch.tanh(hidden_NH) @ self._leave_HCD[:, :, d] + self._bias_CD[:, d]
+            logit_NC, mean, log_scale = (part.double() for part in _parts(out_NC))
+            weight_NC = torch.softmax(logit_NC, 1)
             # Rounding may leave the last sum below a uniform number that is almost one.
             last = PLACES * COMPONENTS - 1
-            chosen_N = (uniform_DN1[d] > torch.exp(log_weight).cumsum(1)).sum(1).clamp_max(last)
+            chosen_N = (uniform_DN1[d] > weight_NC.cumsum(1)).sum(1).clamp_max(last)
             r_N = mean[n, chosen_N] + torch.exp(log_scale[n, chosen_N]) * t_DN[d]
             follow_N = e_ND[:, :d] @ at.step_DD[d, :d]
             told_N = agree_ND[:, :d] @ at.level_DD[d, :d]
@@ -157,13 +160,11 @@ class Joint:
 def begin(w: Mapping[str, Tensor]) -> None:
     """What its components begin with, in place: scales from e⁻³ to e⁰·⁵ in each place, for equal ones would
     stay equal."""
-    bias_ZAK = w["joint_bias_O"].view(-1, 3, PLACES, COMPONENTS)
-    bias_ZAK[:, 2] += torch.linspace(-3.0, 0.5, COMPONENTS)
+    bias_3AKD = w["joint_bias_O"].view(3, PLACES, COMPONENTS, -1)
+    bias_3AKD[2] += torch.linspace(-3.0, 0.5, COMPONENTS)[:, None]
 
 
-def _parts(out_NDJ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log weights, means and log scales, each [N, D, A, K]."""
-    shape = (*out_NDJ.shape[:2], PLACES, COMPONENTS)
-    logit, mean, scale = out_NDJ.chunk(3, 2)
-    log_scale = BOUND * torch.tanh(scale / BOUND)
-    return torch.log_softmax(logit, 2).view(shape), mean.reshape(shape), log_scale.reshape(shape)
+def _parts(out_NC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, means and log scales, each [N, C, ...]."""
+    logit_NC, mean_NC, scale_NC = out_NC.chunk(3, 1)
+    return logit_NC, mean_NC, BOUND * torch.tanh(scale_NC / BOUND)
