@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from streamgen.models.slab import padded
@@ -21,7 +22,5 @@ def flat_views(shapes: Shapes, flat_P: Tensor) -> dict[str, Tensor]:
     """The parameters by name, as views of the flat vector."""
     lengths = [math.prod(shape) for shape in shapes.values()]
     # One split: its gradient is one vector, and that of a slice for each would be as many of full length.
-    parts = flat_P.split([part for length in lengths for part in (length, padded(length) - length)])
-    return {
-        name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts[::2], strict=True)
-    }
+    parts = torch.split(flat_P, [part for length in lengths for part in (length, padded(length) - length)])
+    return {name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts[::2], strict=True)}

@@ -27,8 +27,8 @@ class Next(NamedTuple):
     joint: Joint | None
 
 
-# A record in units of the distribution, from (its index, that, origin and unit of those units), [B, D]
-Choose = Callable[[int, Next, Floats, Floats], Tensor]
+# A record in input units, from (its index, what it may be, origin and unit of the units of that), [B, D]
+Choose = Callable[[int, Next, Floats, Floats], Floats]
 
 
 class Before(NamedTuple):
@@ -72,7 +72,7 @@ def free_run(
             # Of a feature that never had a value there is no last one.
             origin_BD = np.where(np.isnan(before.value_BD), axes.mean_D, before.value_BD)
             unit_D = axes.delta_D
-        value_BD = origin_BD + unit_D * choose(t, then, origin_BD, unit_D).cpu().numpy()
+        value_BD = choose(t, then, origin_BD, unit_D)
         last_BD = value_BD if before is None else origin_BD
         input_BI = axes.records(value_BD, last_BD, np.ones(value_BD.shape, dtype=np.bool_), time_BTC[:, t])
         before = Before(torch.from_numpy(input_BI).to(z_BZ.device), value_BD, last_BD, state_BH)
@@ -93,7 +93,7 @@ def drawn(noise: np.random.Generator, span: Span, whole: bool = False) -> Choose
     """Each record is drawn from the mixture, or (`whole`) from the density of whole records where there is
     one, and keeps to the span."""
 
-    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Floats:
         one = then.joint if whole and then.joint is not None else then.mixture
         return span.draw(one, noise, origin_BD, unit_D)
 
@@ -103,9 +103,9 @@ def drawn(noise: np.random.Generator, span: Span, whole: bool = False) -> Choose
 def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
     """Each record is what is given [T, D], and the rest (NaN) is drawn given that."""
 
-    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Floats:
         y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
-        return then.mixture.draw_given(noise, y_BD, seen_BD)
+        return np.asarray(origin_BD + unit_D * then.mixture.draw_given(noise, y_BD, seen_BD).cpu().numpy())
 
     return choose
 
@@ -113,9 +113,10 @@ def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
 def expected(given_TD: Floats) -> Choose:
     """Each record is what is given [T, D], and where nothing is (NaN), the mean given what is there."""
 
-    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Tensor:
+    def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Floats:
         y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
-        return torch.where(seen_BD, y_BD, then.mixture.judge(y_BD, seen_BD).expected_ND)
+        filled_BD = torch.where(seen_BD, y_BD, then.mixture.judge(y_BD, seen_BD).expected_ND)
+        return np.asarray(origin_BD + unit_D * filled_BD.cpu().numpy())
 
     return choose
 

@@ -1,8 +1,15 @@
-"""Between which values a stream has ever been, and how far it has ever moved in one step.
+"""What a stream's values have ever been: their ends, their steps' ends, their grid, and their order.
 
 The tails of a distribution that was learned are made of few records, and what is drawn there is fed back as
-the record before the next. So what a learner generates keeps to what was seen: a draw that does not is made
-again (rejection sampling of the truncated distribution). D features, B sequences; units are the input's.
+the record before the next. So what a learner generates keeps to what was seen:
+
+- between the least and the most of a feature's values, and of its steps;
+- on the grid that all its values lie on, in millionths (a sensor of two decimals, a counter of tens);
+- a feature that was never above another one is not above it (a day's highest price).
+
+A draw that does not is made again (rejection sampling of the truncated distribution); onto the grid it is
+moved. What did not happen in n records has a probability of about one in n, so little is cut off that should
+be there. D features, B sequences, P pairs; units are the input's.
 """
 
 from __future__ import annotations
@@ -11,20 +18,30 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from streamgen.models.joint import Joint
 from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Field, Slab
-from streamgen.records import Bools, Floats
+from streamgen.records import Bools, Floats, Ints
 
 AGAIN = 16
+ENOUGH = 64  # values that tell a grid
+OFTEN = 256  # times that a feature was below another one, and never above, tell an order
+NEAR = 0.02  # usual steps; a draw that is no further out of order is moved, for values are often equal
+MILLION = 1e6
+NO_GRID = -1
 
 
 def fields(D: int) -> dict[str, Field]:
-    """Least and most of each feature's values, and of its steps; infinite before there is one."""
-    least, most = Field((D,), fill=np.inf), Field((D,), fill=-np.inf)
-    return {"least_D": least, "most_D": most, "fall_D": least, "rise_D": most}
+    """Least and most of each feature's values, and of its steps, infinite before there is one; the number of
+    its values up to `ENOUGH`, the grid's width in millionths; and how often the first of two features was
+    above the second, up to `OFTEN`."""
+    least, most, count = Field((D,), fill=np.inf), Field((D,), fill=-np.inf), Field((D,), dtype="int64")
+    return {
+        **{"least_D": least, "most_D": most, "fall_D": least, "rise_D": most},
+        **{"told_D": count, "grid_D": count, "above_DD": Field((D, D), dtype="int16")},
+    }
 
 
 class Span(NamedTuple):
@@ -34,6 +51,9 @@ class Span(NamedTuple):
     most_D: Floats
     fall_D: Floats
     rise_D: Floats
+    told_D: Ints
+    grid_D: Ints
+    above_DD: NDArray[np.int16]
 
     @classmethod
     def of(cls, slab: Slab, row: int) -> Span:
@@ -45,6 +65,16 @@ class Span(NamedTuple):
         np.fmax(self.most_D, value_D, out=self.most_D)
         np.fmin(self.fall_D, step_D, out=self.fall_D)
         np.fmax(self.rise_D, step_D, out=self.rise_D)
+        there_D = ~np.isnan(value_D)
+        np.minimum(self.told_D + there_D, ENOUGH, out=self.told_D)
+        with np.errstate(over="ignore"):
+            exact_D = np.where(there_D, value_D, 0.0) * MILLION
+        fits_D = np.abs(exact_D) < 2.0**62
+        near_D = np.rint(np.where(fits_D, exact_D, 0.0))
+        fits_D &= np.abs(exact_D - near_D) <= 4 * np.spacing(np.abs(near_D))  # of a decimal's own rounding
+        grid_D = np.where(fits_D, np.gcd(self.grid_D, near_D.astype(np.int64)), NO_GRID)
+        self.grid_D[:] = np.where(self.grid_D == NO_GRID, NO_GRID, grid_D)
+        np.minimum(self.above_DD + (value_D[:, None] > value_D), OFTEN, out=self.above_DD)
 
     def anywhere(self) -> Span:
         """Of steps alone: a stream that goes on may come to where it never was."""
@@ -58,21 +88,37 @@ class Span(NamedTuple):
 
     def draw(
         self, one: MixtureT | Joint, noise: np.random.Generator, origin_BD: Floats, unit_D: Floats
-    ) -> Tensor:
-        """[B, D] one y from each of B distributions, such that origin + unit y keeps to the span; one that
-        leaves it `AGAIN` times is moved to where it ends."""
+    ) -> Floats:
+        """[B, D] values origin + unit y, of one y from each of B distributions, that keep to the span; one
+        that leaves it `AGAIN` times is moved to where it ends."""
         y_BD = one.draw(noise)
+        lower_P, upper_P = self.ordered()
         for _ in range(AGAIN):
             step_BD = unit_D * y_BD.cpu().numpy()
-            beyond_B = torch.from_numpy(self.beyond(origin_BD + step_BD, step_BD)).to(y_BD.device)
-            if not bool(beyond_B.any()):
+            inside_BD = self.nearest(origin_BD + step_BD, step_BD)
+            out_B = self.beyond(origin_BD + step_BD, step_BD)
+            out_B |= (inside_BD[:, lower_P] > inside_BD[:, upper_P] + NEAR * unit_D[upper_P]).any(axis=1)
+            if not out_B.any():
                 break
+            beyond_B = torch.from_numpy(out_B).to(y_BD.device)
             y_BD[beyond_B] = one.some(beyond_B).draw(noise)
         step_BD = unit_D * y_BD.cpu().numpy()
-        inside_BD = self.nearest(origin_BD + step_BD, step_BD)
-        moved_BD = inside_BD != origin_BD + step_BD
-        nearest_BD = torch.from_numpy((inside_BD - origin_BD) / unit_D).to(y_BD.device)
-        return torch.where(torch.from_numpy(moved_BD).to(y_BD.device), nearest_BD, y_BD)
+        value_BD = self.on_grid(self.nearest(origin_BD + step_BD, step_BD))
+        for lower, upper in zip(lower_P.tolist(), upper_P.tolist(), strict=True):
+            np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
+        return value_BD
+
+    def ordered(self) -> tuple[Ints, Ints]:
+        """[P] pairs of features of which the first was often below the second and never above it."""
+        lower_P, upper_P = np.nonzero((self.above_DD == 0) & (self.above_DD.T == OFTEN))
+        return lower_P, upper_P
+
+    def on_grid(self, value_BD: Floats) -> Floats:
+        """[B, D] the nearest values that are multiples of the grid, where there is one."""
+        width_D = np.where((self.told_D == ENOUGH) & (self.grid_D > 0), self.grid_D, np.nan)
+        return np.where(
+            np.isnan(width_D), value_BD, np.rint(value_BD * MILLION / width_D) * width_D / MILLION
+        )
 
     def beyond(self, value_BD: Floats, step_BD: Floats) -> Bools:
         """[B] which sequences leave it in any feature that moved: no draw is the one value of another, so

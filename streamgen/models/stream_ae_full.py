@@ -215,9 +215,8 @@ class StreamAEFull:
                 time_BC = np.tile(time_TC[t].astype(np.float32), (count, 1))
                 mixture = network.next(state_BH, input_BI, self._tensor(time_BC))
                 before_BD = value_BD
-                step_BD = now.delta_D * span.draw(mixture, noise, before_BD, now.delta_D).cpu().numpy()
-                out_BTD[:, t] = value_BD = before_BD + step_BD
-                swing_BD = swing_BD + (np.abs(step_BD) - swing_BD) / RECENT
+                out_BTD[:, t] = value_BD = span.draw(mixture, noise, before_BD, now.delta_D)
+                swing_BD = swing_BD + (np.abs(value_BD - before_BD) - swing_BD) / RECENT
                 input_BI = self._tensor(_inputs(now, value_BD, before_BD, seen_BD, time_BC, swing_BD))
                 state_BH = network.carry(input_BI[:, None], state_BH)[:, 0]
         return out_BTD
