@@ -213,8 +213,8 @@ class TransactionalProducer:
                     handle, last = self._send(batch, first), first + 1
                 written.append(_Written(batch, first, last, handle))
                 first = last
-            while len(written) > MAX_IN_FLIGHT:
-                self._await(written.popleft(), time.monotonic() + ANSWER_TIMEOUT_S)
+                while len(written) > MAX_IN_FLIGHT:
+                    self._await(written.popleft(), time.monotonic() + ANSWER_TIMEOUT_S)
         if not self.records_fast:
             self._producer.flush(ANSWER_TIMEOUT_S)
         deadline = time.monotonic() + ANSWER_TIMEOUT_S

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from kafka import KafkaConsumer, errors
@@ -15,6 +15,15 @@ from streamgen.kafka.client import client_settings, translated
 from streamgen.records import RawBatch, TopicPartition
 
 ANSWER_TIMEOUT_MS = 30_000
+END_TIMEOUT_MS = 5_000  # others wait meanwhile
+
+
+class Grown(NamedTuple):
+    """What came, in offset order within each partition; and the partitions of which records were removed
+    before they were read, with the first offset that is left: reading goes on there."""
+
+    batches: list[RawBatch]
+    gaps: dict[TopicPartition, int]
 
 
 class Tail(Protocol):
@@ -26,8 +35,8 @@ class Tail(Protocol):
     def stop(self, source: TopicPartition) -> None:
         """Read a partition no more."""
 
-    def poll(self, timeout_s: float = 0.0) -> list[RawBatch]:
-        """What came, in offset order within each partition. Raises `BrokerUnavailable`."""
+    def poll(self, timeout_s: float = 0.0) -> Grown:
+        """What came since. Raises `BrokerUnavailable`."""
 
     def position(self, source: TopicPartition) -> int:
         """The next offset that `poll` will look at; what lies before it was given, or never will be."""
@@ -72,16 +81,18 @@ class KafkaTail:
     def stop(self, source: TopicPartition) -> None:
         self._consumer.assign(list(self._consumer.assignment() - {ClientPartition(*source)}))
 
-    def poll(self, timeout_s: float = 0.0) -> list[RawBatch]:
+    def poll(self, timeout_s: float = 0.0) -> Grown:
         if not self._consumer.assignment():
-            return []
+            return Grown([], {})
         with translated("reading the inputs"):
             try:
                 polled = self._consumer.poll(timeout_ms=max(int(timeout_s * 1000), 1))
             except errors.OffsetOutOfRangeError as error:
-                self._begin_again(error.args[0])
-                return []
-        return [_raw_batch(TopicPartition(*theirs), records) for theirs, records in polled.items() if records]
+                return Grown([], self._begin_again(error.args[0]))
+        batches = [
+            _raw_batch(TopicPartition(*theirs), records) for theirs, records in polled.items() if records
+        ]
+        return Grown(batches, {})
 
     def position(self, source: TopicPartition) -> int:
         with translated(f"reading {source}"):
@@ -91,7 +102,7 @@ class KafkaTail:
     def end(self, source: TopicPartition) -> int:
         partition = ClientPartition(*source)
         with translated(f"looking for the end of {source}"):
-            end: int = self._consumer.end_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
+            end: int = self._consumer.end_offsets([partition], timeout_ms=END_TIMEOUT_MS)[partition]
         return end
 
     def topic_id(self, topic: str) -> str:
@@ -103,11 +114,12 @@ class KafkaTail:
     def close(self) -> None:
         self._consumer.close()
 
-    def _begin_again(self, positions: dict[Any, int]) -> None:
+    def _begin_again(self, positions: dict[Any, int]) -> dict[TopicPartition, int]:
         """Retention was faster than this reader."""
         first = self._consumer.beginning_offsets(list(positions), timeout_ms=ANSWER_TIMEOUT_MS)
         for partition in positions:
             self._consumer.seek(partition, first[partition])
+        return {TopicPartition(*partition): first[partition] for partition in positions}
 
 
 def _raw_batch(source: TopicPartition, records: Any) -> RawBatch:

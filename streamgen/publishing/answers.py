@@ -5,10 +5,12 @@ Shapes: S sequences of T records, D features.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import structlog
 import torch
@@ -53,7 +55,19 @@ def answer(
     A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
     """
     with _failures_are_refusals(followed.source):
-        task, checkpoint = followed.learner(key)
+        return _answer(application_id, config, followed, request, key, seed, id)
+
+
+def _answer(
+    application_id: str,
+    config: InputConfig,
+    followed: Followed,
+    request: Request,
+    key: str | None,
+    seed: int,
+    id: str | None,
+) -> Answer:
+    task, checkpoint = followed.learner(key)
     kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
     if kind not in task.model.kinds:
         can = ", ".join(task.model.kinds) or "none: it only detects"
@@ -67,8 +81,7 @@ def answer(
     times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
     if times[-1] >= LATEST_MS or times[0] < 0:
         raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
-    with _failures_are_refusals(source):
-        drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
+    drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
     if not np.isfinite(drawn_STD).all():
         raise Refused(Refusal.FAILED, "the model gave values that are not finite")
     kafka_key, whole_D = notation.kafka_key(key), standing.whole_D
@@ -93,7 +106,9 @@ def answer(
     if id is not None:
         headers.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
     place = f"{application_id}/{source.topic}/{source.partition}/{followed.next_offset}"
-    name = f"{place}/generated/{manifest.offset}/{request.digest}/{seed}/{id or ''}"
+    # Not the id itself: it may be long, and there is one name a record.
+    asked = hashlib.blake2b(msgspec.json.encode([request.digest, seed, id]), digest_size=12).hexdigest()
+    name = f"{place}/generated/{manifest.offset}/{asked}"
     batch = OutputBatch(TopicPartition(config.generated_topic, source.partition), [], [], [], [])
     named = list(zip(times, iso(np.array(times)), strict=True))
     for s, drawn_TD in enumerate(drawn_STD):

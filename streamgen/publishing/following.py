@@ -54,6 +54,8 @@ class Followed:
         self._count = 0
         self._led: OrderedDict[str | None, _Led] = OrderedDict()
         self._next_offset: int | None = None  # that the tail gives; None: it is not read
+        self._why = ""  # it is not
+        self._passed_over: Checkpoint | None = None  # of a topic that is gone
 
     @property
     def next_offset(self) -> int:
@@ -63,12 +65,12 @@ class Followed:
 
     def take(self, checkpoint: Checkpoint | None) -> None:
         """The newest checkpoint, None: there is none any more. The same one again changes nothing."""
-        if checkpoint is self.checkpoint:
+        if checkpoint is self.checkpoint or (checkpoint and checkpoint is self._passed_over):
             return
         before, self.checkpoint = self.checkpoint, checkpoint
         self._led.clear()
         if checkpoint is None:
-            self._stop()
+            self._stop("")
             return
         manifest = checkpoint.manifest
         is_same = (
@@ -88,7 +90,7 @@ class Followed:
             self._since = [columns for columns in kept if len(columns)]
             self._count = sum(map(len, self._since))
             return
-        self._stop()
+        self._stop("")
         try:
             self._begin(checkpoint)
         except RetryError:
@@ -99,7 +101,7 @@ class Followed:
         manifest = checkpoint.manifest
         if manifest.topic_id not in ("", self._tail.topic_id(self.source.topic)):
             log.warning("the state is of a topic of that name that is gone", source=str(self.source))
-            self.checkpoint = None
+            self.checkpoint, self._passed_over = None, checkpoint
             return
         self._config = InputConfig.model_validate(manifest.input)
         self._decoder = Decoder(self._config, manifest.features)
@@ -107,6 +109,8 @@ class Followed:
         self._tail.begin(self.source, max(manifest.offset - LOOKBACK, 0))
         self._next_offset = self._tail.position(self.source)
         self.comparison.begin(self._next_offset)
+        if self._next_offset > manifest.offset:
+            self.lose()
 
     def feed(self, raw: RawBatch) -> None:
         """What the tail gave of the partition."""
@@ -121,16 +125,24 @@ class Followed:
             self._since.append(columns)
             self._count += len(columns)
         if self._count > MOST_BEHIND:
-            log.warning("too much came since the last checkpoint: waiting for one", source=str(self.source))
-            self._stop()
+            self._stop(f"more than {MOST_BEHIND} records came since then: is its worker running?")
 
-    def read_to_the_end(self) -> bool:
-        """Whether all is fed that the partition has now, as far as it is known: call `feed` with what
-        `Tail.poll` gives until it is."""
+    def lose(self) -> None:
+        """Records of the partition were removed before they were read."""
+        if self._next_offset is not None:
+            self._stop("records that came since then were removed by retention before they were read")
+
+    def end(self) -> int:
+        """The partition's end as it is now. Raises `BrokerUnavailable`."""
+        return 0 if self._next_offset is None else self._tail.end(self.source)
+
+    def reached(self, end: int) -> bool:
+        """Whether all before `end` is fed: call `feed` with what `Tail.poll` gives until it is. Where nothing
+        is read there is nothing to wait for."""
         if self._next_offset is None:
             return True
         self._next_offset = max(self._next_offset, self._tail.position(self.source))  # beyond markers
-        return self._next_offset >= self._tail.end(self.source)
+        return self._next_offset >= end
 
     def learner(self, key: str | None) -> tuple[Task, Checkpoint]:
         """A task with the learner of a key that the checkpoint has, led to `next_offset`, and the checkpoint.
@@ -141,8 +153,8 @@ class Followed:
         if self._next_offset is None:
             raise Refused(
                 Refusal.STATE_TOO_OLD,
-                f"more than {MOST_BEHIND} records came since the checkpoint at offset "
-                f"{checkpoint.manifest.offset} of {self.source}: is its worker running?",
+                f"the newest checkpoint of {self.source} is of offset {checkpoint.manifest.offset}, and "
+                f"{self._why}",
             )
         self._check_ttl(key, checkpoint)
         led = self._led.pop(key, None) or self._restored(key, checkpoint)
@@ -170,7 +182,7 @@ class Followed:
         ttl = self._config.key_ttl
         if ttl is None or not self._since:
             return
-        newest = int(checkpoint.learners[key]["clock_newest"])
+        newest = int(checkpoint.learners[key]["key_newest"])
         time_N = np.concatenate([columns.timestamp_N for columns in self._since])
         mine_N = np.array([other == key for columns in self._since for other in columns.key])
         now_N = np.maximum.accumulate(np.maximum(time_N, checkpoint.manifest.facts.get("stream_time") or 0))
@@ -181,10 +193,12 @@ class Followed:
                 f"the key {key!r:.200} of {self.source} was silent for over key_ttl",
             )
 
-    def _stop(self) -> None:
+    def _stop(self, why: str) -> None:
+        if why:
+            log.warning("waiting for the next checkpoint", source=str(self.source), reason=why)
         if self._next_offset is not None:
             self._tail.stop(self.source)
-        self._next_offset, self._since, self._count = None, [], 0
+        self._next_offset, self._since, self._count, self._why = None, [], 0, why
 
 
 def holding(followed: Iterable[Followed], topic: str, partition: int | None, key: str | None) -> Followed:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import structlog
 
@@ -32,8 +32,9 @@ from streamgen.publishing.answers import Answer, answer, dead_letter
 from streamgen.publishing.following import Followed, holding
 from streamgen.publishing.outbox import Outbox, Pending
 from streamgen.publishing.rate import Rates
-from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, parse
-from streamgen.records import RawBatch, TopicPartition
+from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id
+from streamgen.publishing.waiting import Asked, Until, Waiting
+from streamgen.records import TopicPartition
 from streamgen.state.reading import StateReader
 
 log = structlog.get_logger()
@@ -43,7 +44,8 @@ MAX_QUEUED = 500  # with more requests waiting no further ones are read
 IDLE_S = 0.2  # the longest wait of a poll
 TURN_S = 1.0  # of answering, after which the group is polled again
 LOOK_S = 5.0  # between looks whether a broker answers
-TO_THE_END_S = 30.0  # the longest that a request waits until the input is read to its end
+READ_S = 0.05  # the longest wait for what an input got
+BEAT_S = 2.0  # of drawing, after which the group is polled on the way
 BACKOFF_S = (0.05, 5.0)  # first and longest wait after a failed publish
 OTHER = "other"  # the kind of a request that names none
 
@@ -78,7 +80,9 @@ class Publisher:
         self.followed: dict[TopicPartition, Followed] = {}  # of the inputs
         self._owned: set[TopicPartition] = set()  # partitions of the topics of requests
         self._to_open: set[TopicPartition] = set()
-        self._queue: deque[tuple[RawBatch, int]] = deque()  # requests: a batch and a row of it
+        self._waiting = Waiting()
+        self._unreadable: dict[TopicPartition, float] = {}  # inputs: until when they are not asked for again
+        self._drawing = ThreadPoolExecutor(1, "drawing")
         self._paused = False
         self._outbox = Outbox(transport, metrics, clock)
         self._failures = 0  # publishes that failed in a row
@@ -94,6 +98,7 @@ class Publisher:
             while not stopping():
                 self.turn()
         finally:
+            self._drawing.shutdown(wait=False, cancel_futures=True)
             self._transport.close()
             self._tail.close()
             self._states.close()
@@ -104,7 +109,7 @@ class Publisher:
         1. Take up new checkpoints, and what the inputs got since.
         2. Poll for requests, and partitions of them that came and went. Nothing is answered before all state
            was read once.
-        3. Answer what waits, for a while; one after the other, each from the input's end as it is then.
+        3. Answer what waits, for a while; each when its input is read to where it ended when that was asked.
         4. Generate what is due at a rate.
         5. One transaction of all of that and the offsets of the requests.
         """
@@ -140,7 +145,11 @@ class Publisher:
         self._feed(0.0)
 
     def _feed(self, timeout_s: float) -> None:
-        for raw in self._tail.poll(timeout_s):
+        grown = self._tail.poll(timeout_s)
+        for source in grown.gaps:
+            if source in self.followed:
+                self.followed[source].lose()
+        for raw in grown.batches:
             if raw.source in self.followed:
                 followed = self.followed[raw.source]
                 before = followed.comparison.compared
@@ -150,18 +159,23 @@ class Publisher:
                         raw.source, followed.comparison.compared - before, *followed.comparison.distance
                     )
 
-    def _to_the_end(self, followed: Followed) -> None:
-        """Read the input to its end as it is now."""
-        until = self._clock() + TO_THE_END_S
-        while not followed.read_to_the_end():
-            self._feed(0.05)
-            if self._clock() > until:
-                raise BrokerUnavailable(f"{followed.source} was not readable to its end in time.")
+    def _reached(self, until: Until, followed: Followed) -> bool:
+        source = followed.source
+        if self._clock() < self._unreadable.get(source, 0.0):
+            return False
+        try:
+            return until.reached(followed)
+        except BrokerUnavailable as error:
+            log.warning(
+                "requests of an input wait until it is readable", source=str(source), reason=str(error)
+            )
+            self._unreadable[source] = self._clock() + LOOK_S
+            return False
 
     # --- requests
 
     def _poll(self) -> None:
-        busy = bool(self._queue or self._rates.line or not self._states.ready)
+        busy = bool(len(self._waiting) or self._rates.line or not self._states.ready)
         polled = self._transport.poll(0.0 if busy else IDLE_S, POLL_RECORDS)
         self._joined |= polled.joined
         if polled.assigned or polled.revoked or polled.lost:
@@ -169,12 +183,12 @@ class Publisher:
         self._drop(polled.revoked | polled.lost)
         for raw in polled.batches:
             if raw.source in self._owned:
-                self._queue.extend((raw, n) for n in range(len(raw)))
+                self._waiting.add(raw)
         self._to_open |= polled.assigned
         for source, first in polled.gaps.items():
             log.warning("requests were removed before they were read", source=str(source), first=first)
             self._transport.seek(source, first)
-        full = len(self._queue) > MAX_QUEUED
+        full = len(self._waiting) > MAX_QUEUED
         if full != self._paused:
             (self._transport.pause if full else self._transport.resume)(self._owned)
             self._paused = full
@@ -198,45 +212,67 @@ class Publisher:
             return
         self._owned -= gone
         self._to_open -= gone
-        self._queue = deque(one for one in self._queue if one[0].source not in gone)
+        self._waiting.drop(gone)
         self._outbox.drop(gone)
 
     def _answer(self) -> None:
         until = self._clock() + TURN_S
-        while self._queue and self._clock() < until and not self._outbox.full:
-            raw, n = self._queue[0]
-            self._outbox.add(self._answered(raw, n))  # raises before anything is taken off
-            self._queue.popleft()
+        while len(self._waiting) and self._clock() < until and not self._outbox.full:
+            answered = False
+            for asked in self._waiting.ready(self._is_ready):
+                answered = True
+                pending = self._answered(asked)
+                if self._waiting.answered(asked):
+                    self._outbox.add(pending)
+                if self._outbox.full or self._clock() >= until:
+                    break
+            if not answered:
+                self._feed(READ_S)
 
-    def _answered(self, raw: RawBatch, n: int) -> Pending:
-        began, config = self._clock(), self._asked_of[raw.source.topic]
-        place = raw.source, int(raw.offset_N[n])
+    def _is_ready(self, asked: Asked) -> bool:
+        """Whether its input is read far enough; what is to be refused always is."""
+        if isinstance(asked.request, Refused):
+            return True
+        try:
+            return self._reached(asked.until, self._holding(asked, asked.request))
+        except Refused:
+            return True
+
+    def _holding(self, asked: Asked, request: Request) -> Followed:
+        config, key = self._asked_of[asked.raw.source.topic], request.scope_key(asked.raw.key[asked.n])
+        return holding(self.followed.values(), config.topic, request.partition, key)
+
+    def _answered(self, asked: Asked) -> Pending:
+        began, (source, offset) = self._clock(), asked.place
+        raw, n, config = asked.raw, asked.n, self._asked_of[source.topic]
         kind = OTHER
         try:
-            request = parse(raw.value[n])
+            if isinstance(asked.request, Refused):
+                raise asked.request
+            request = asked.request
             kind = request.kind
             # A request without a name is known by its place, and has a seed that no other one has.
-            id = request.correlation_id or f"{raw.source}-{place[1]}"
-            seed = _seed(raw.source.partition, place[1]) if request.seed is None else request.seed
-            made = self._made(config, request, request.scope_key(raw.key[n]), seed, id)
+            id = request.correlation_id or f"{source}-{offset}"
+            seed = _seed(source.partition, offset) if request.seed is None else request.seed
+            key = request.scope_key(raw.key[n])
+            made = self._made(config, self._holding(asked, request), request, key, seed, id)
         except Refused as refused:
-            log.info("a request is refused", source=str(raw.source), offset=place[1], reason=refused.detail,
+            log.info("a request is refused", source=str(source), offset=offset, reason=refused.detail,
                      correlation_id=correlation_id(raw.value[n]))  # fmt: skip
             self._metrics.refused(config.topic, refused.reason)
-            target = TopicPartition(config.generate_dlq_topic, raw.source.partition)
-            pending = Pending(dead_letter(raw, n, target, refused), place, config.topic, kind, 0)
+            target = TopicPartition(config.generate_dlq_topic, source.partition)
+            pending = Pending(dead_letter(raw, n, target, refused), asked.place, config.topic, kind, 0)
         else:
-            pending = Pending(made.batch, place, config.topic, kind, len(made.drawn_STD))
+            pending = Pending(made.batch, asked.place, config.topic, kind, len(made.drawn_STD))
         self._metrics.asked(config.topic, kind, self._clock() - began)
         return pending
 
     def _made(
-        self, config: InputConfig, request: Request, key: str | None, seed: int, id: str | None
-    ) -> Answer:
+        self, config: InputConfig, followed: Followed, request: Request, key: str | None, seed: int,
+        id: str | None,
+    ) -> Answer:  # fmt: skip
         """Raises `Refused`."""
-        followed = holding(self.followed.values(), config.topic, request.partition, key)
-        self._to_the_end(followed)
-        made = answer(self._application, config, followed, request, key, seed, id)
+        made = self._drawn(lambda: answer(self._application, config, followed, request, key, seed, id))
         assert followed.checkpoint is not None
         behind = followed.next_offset - followed.checkpoint.manifest.offset
         self._metrics.generated_from(followed.source, made.written, max(behind, 0))
@@ -244,16 +280,41 @@ class Publisher:
             followed.comparison.watch(key, followed.next_offset, made.newest_ms, made.drawn_STD[0])
         return made
 
+    def _drawn(self, draw: Callable[[], Answer]) -> Answer:
+        """What `draw` gives, drawn beside: long sequences take minutes, and who does not poll in that time is
+        put out of the group, and so is the next one who gets the request."""
+        drawing = self._drawing.submit(draw)
+        while not wait([drawing], BEAT_S).done:
+            self._health.turn()
+            try:
+                self._poll()
+            except RetryError as error:
+                log.info("the group was not polled", reason=str(error))  # the next turn says more
+            except BaseException:
+                wait([drawing])  # nobody else may touch the learner meanwhile
+                raise
+        return drawing.result()
+
     def _generate(self) -> None:
-        """What is due at a rate, for a while."""
+        """What is due at a rate, for a while. What is due of an input that is not readable is left out."""
         for config in self._inputs.values():
             self._rates.turn(config, self._wall(), self.followed, self._owned)
         until = self._clock() + TURN_S
         while self._rates.line and self._clock() < until and not self._outbox.full:
             due = self._rates.line[0]
             topic, request = due.config.topic, due.request
+            if TopicPartition(due.config.generate_topic, due.source.partition) not in self._owned:
+                self._rates.line.popleft()  # another publisher's, since it was lined up
+                continue
             try:
-                made = self._made(due.config, request, due.key, due.seed, None)
+                followed = holding(self.followed.values(), topic, request.partition, due.key)
+                if not self._reached(due.until, followed):
+                    if self._clock() < self._unreadable.get(due.source, 0.0):
+                        self._rates.line.popleft()
+                    else:
+                        self._feed(READ_S)
+                    continue
+                made = self._made(due.config, followed, request, due.key, due.seed, None)
             except Refused as refused:
                 # The key was forgotten meanwhile, or the model gives no such sequences.
                 log.warning(

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 from streamgen.config import InputConfig
 from streamgen.publishing.following import Followed
 from streamgen.publishing.requests import Request
+from streamgen.publishing.waiting import Until
 from streamgen.records import TopicPartition
 
 
-class Due(NamedTuple):
+@dataclass(slots=True)
+class Due:
     """What is to be generated for one key; the seed is the number of the interval since 1970."""
 
     config: InputConfig
     source: TopicPartition
     key: str | None
     seed: int
+    until: Until = field(default_factory=Until)
 
     @property
     def request(self) -> Request:

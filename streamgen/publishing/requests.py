@@ -23,7 +23,7 @@ from streamgen.records import Floats
 LONGEST = 10_000  # records of a sequence
 MOST = 1_000  # sequences of a request
 MOST_RECORDS = 100_000  # of an answer: it is one transaction
-LONGEST_ID = 1_000  # characters of a correlation id
+LONGEST_ID = 200  # characters of a correlation id
 
 
 class Refusal(StrEnum):

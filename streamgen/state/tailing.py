@@ -32,6 +32,7 @@ from streamgen.state.on_kafka import _decode_key
 
 log = structlog.get_logger()
 
+ANSWER_TIMEOUT_MS = 30_000
 Parts = Mapping[tuple[str, int], bytes]  # of a learner, by model and number
 
 
@@ -134,14 +135,15 @@ class KafkaStateReader:
 
         from streamgen.kafka.client import client_settings, translated
 
-        self._topic = state_topic(application_id)
-        self._changes = Changes(topics, self._topic)
-        self._ends: dict[Any, int] = {}
+        self._topic, self._topics = state_topic(application_id), tuple(topics)
         with translated(f"reading {self._topic}"):
             self._consumer = KafkaConsumer(
                 **client_settings(kafka),
                 isolation_level="read_committed",
                 enable_auto_commit=False,
+                auto_offset_reset="none",
+                allow_auto_create_topics=False,
+                metadata_max_age_ms=5_000,
                 metrics_enabled=False,
                 max_partition_fetch_bytes=16 << 20,
                 max_poll_records=1000,
@@ -154,19 +156,43 @@ class KafkaStateReader:
                     "deleted. Start a worker first (streamgen run)."
                 )
             self._partitions = [ClientPartition(self._topic, number) for number in sorted(found)]
-            self._consumer.assign(self._partitions)
-            self._consumer.seek_to_beginning()
-            self._ends = self._consumer.end_offsets(self._partitions)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Read all that there is."""
+        from streamgen.kafka import fastpath
+
+        self._changes = Changes(self._topics, self._topic)
+        self._topic_id = fastpath.topic_id(self._consumer, self._topic)
+        self._consumer.assign(self._partitions)
+        first = self._consumer.beginning_offsets(self._partitions, timeout_ms=ANSWER_TIMEOUT_MS)
+        for partition in self._partitions:
+            self._consumer.seek(partition, first[partition])
+        self._ends: dict[Any, int] = self._consumer.end_offsets(
+            self._partitions, timeout_ms=ANSWER_TIMEOUT_MS
+        )
 
     @property
     def ready(self) -> bool:
         return not self._ends
 
     def read(self) -> None:
+        from kafka.errors import OffsetOutOfRangeError
+
+        from streamgen.kafka import fastpath
         from streamgen.kafka.client import translated
 
         with translated(f"reading {self._topic}"):
-            polled = self._consumer.poll(timeout_ms=1 if self.ready else 100)
+            if fastpath.topic_id(self._consumer, self._topic) not in ("", self._topic_id):
+                log.warning("the state topic was made again", topic=self._topic)
+                self._begin()
+            try:
+                polled = self._consumer.poll(timeout_ms=1 if self.ready else 100)
+            except OffsetOutOfRangeError:
+                # Compaction may remove a tombstone that was not read yet, and a topic may be made again.
+                log.warning("the state topic is read again from its beginning", topic=self._topic)
+                self._begin()
+                return
             for records in polled.values():
                 for record in records:
                     self._changes.take(record.key, record.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 
-from streamgen.records import RawBatch, TopicPartition
+from streamgen.kafka.tail import Grown
+from streamgen.records import TopicPartition
 from streamgen.testing.log import MemoryLog
 from streamgen.testing.transport import raw_batch
 
@@ -22,17 +23,20 @@ class MemoryTail:
     def stop(self, source: TopicPartition) -> None:
         self._position.pop(source, None)
 
-    def poll(self, timeout_s: float = 0.0) -> list[RawBatch]:
-        batches = []
+    def poll(self, timeout_s: float = 0.0) -> Grown:
+        batches, gaps = [], {}
         for source, position in self._position.items():
             log = self._log.partition(source)
+            if position < log.start:
+                gaps[source] = self._position[source] = log.start
+                continue
             first = bisect_left(log.records, position, key=lambda record: record.offset)
             taken = log.records[first : first + self._most]
             whole = first + len(taken) == len(log.records)
             self._position[source] = log.end if whole else taken[-1].offset + 1
             if taken:
                 batches.append(raw_batch(source, taken))
-        return batches
+        return Grown(batches, gaps)
 
     def position(self, source: TopicPartition) -> int:
         return self._position[source]

@@ -128,20 +128,32 @@ def _read(config: Config, topic: str, between: Bounds) -> Iterator[RawBatch]:
             if first == end:
                 continue
             source = TopicPartition(topic, number)
+            if tail.end(source) < end:
+                raise LogGap(
+                    f"{source} ends at offset {tail.end(source)}, and the study began with records up to "
+                    f"{end}: the topic was made again. Begin a study of what there is, in another folder."
+                )
             tail.begin(source, first)
             if tail.position(source) > first:
-                raise LogGap(
-                    f"{source} has no records before offset {tail.position(source)} any more, and the study "
-                    f"began with those from {first} on: begin a study of what there is, in another folder."
-                )
+                raise _removed(source, tail.position(source), first)
             while tail.position(source) < end:
-                for raw in tail.poll(0.2):
+                grown = tail.poll(0.2)
+                if source in grown.gaps:
+                    raise _removed(source, grown.gaps[source], first)
+                for raw in grown.batches:
                     kept = int(np.searchsorted(raw.offset_N, end))
                     if kept:
                         yield rows(raw, 0, kept)
             tail.stop(source)
     finally:
         tail.close()
+
+
+def _removed(source: TopicPartition, there: int, first: int) -> LogGap:
+    return LogGap(
+        f"{source} has no records before offset {there} any more, and the study began with those from "
+        f"{first} on: begin a study of what there is, in another folder."
+    )
 
 
 def _joined(parts: list[Columns], D: int) -> Columns:

@@ -22,6 +22,7 @@ from producers.sending import Record, open_sender
 from streamgen.config import Config, KafkaConfig
 from streamgen.configfile import print_config
 from streamgen.errors import StateError, TopicError
+from streamgen.forgetting import reset
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.groups import committed_offsets
 from streamgen.kafka.topics import NewTopic, create_topics, ensure_publishing_topics
@@ -297,6 +298,25 @@ def test_the_state_topic_is_followed_and_never_written(stage: Stage) -> None:
             }
     reader.close()
     assert len(stage.read(topic)) == written
+
+
+def test_a_state_topic_that_is_made_again_is_read_from_its_beginning(stage: Stage) -> None:
+    """`state reset` beside a publisher that goes on, and a worker that begins anew."""
+    stage.send(0, 200)
+    with stage.process("run") as worker:
+        wait_for(lambda: stage_ready(stage), "nothing was stored")
+        end(worker)
+    reader = KafkaStateReader(stage.kafka, stage.config.application_id, [stage.topic])
+    wait_for(lambda: sum(read_on(reader).values()) == 200, "the reader did not read")
+    learners = {source: set(one.learners) for source, one in reader.newest().items()}
+    reset(stage.config)
+    stage.send(200, 300)
+    with stage.process("run") as worker:
+        wait_for(lambda: sum(stage.stored().values()) == 300, "nothing was stored anew")
+        wait_for(lambda: sum(read_on(reader).values()) == 300, "the reader is still at the old topic")
+        end(worker)
+    assert {source: set(one.learners) for source, one in reader.newest().items()} == learners
+    reader.close()
 
 
 def stage_ready(stage: Stage) -> bool:

@@ -14,6 +14,7 @@ from kafka import KafkaProducer
 from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.config import Config, KafkaConfig
+from streamgen.errors import LogGap
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.topics import NewTopic, admin_client, create_topics
 from streamgen.records import TopicPartition
@@ -102,6 +103,8 @@ def test_times_say_where_it_begins_and_ends(feed: Feed, kafka: KafkaConfig) -> N
     assert len(stream) + stream.unusable == 120
     assert [of for of, _ in stream.parts] == [TopicPartition(feed.topic, n) for n in (0, 1)]
     assert of_topic(config, source, between).fingerprint() == stream.fingerprint()
+    with pytest.raises(LogGap, match="made again"):
+        of_topic(config, source, {0: (0, 10_000)})
     everything = of_topic(config, source, bounds(config, source, "earliest", "latest"))
     assert len(everything) + everything.unusable == 400  # what was aborted is nobody's
     assert everything.fingerprint() != stream.fingerprint()

@@ -75,17 +75,23 @@ class Rig:
         task, tail = self.tasks[source], MemoryTail(self.log, 10_000)
         tail.begin(source, self.learned.get(source, 0))
         decoder = Decoder(self.source, FEATURES)
-        for raw in tail.poll():
+        for raw in tail.poll().batches:
             task.process(decoder.decode(raw).columns)
         self.learned[source] = self.log.partition(source).end
+        snapshot = task.snapshot(self.learned[source], whole=True)
         manifest = Manifest(
-            source, self.learned[source], FEATURES, 0, self.source.model_dump(mode="json"),
-            self.source.fingerprint(0, FEATURES), self.log.topic_ids["in"],
+            source, snapshot.offset, FEATURES, 0, self.source.model_dump(mode="json"),
+            self.source.fingerprint(0, FEATURES), self.log.topic_ids["in"], facts=snapshot.facts,
         )  # fmt: skip
-        snapshot = task.snapshot(manifest.offset, whole=True)
         claim = self.store.claim(source)
         claim.read(-1)
         claim.write(manifest, snapshot.take(100), ())
+
+    def learn_from(self, offset: int) -> None:
+        """As `learn`, where records before `offset` are gone: a learner of its own."""
+        del self.tasks[SOURCE]
+        self.learned[SOURCE] = offset
+        self.learn()
 
     def publisher(self, transport: MemoryTransport | None = None) -> Publisher:
         return Publisher(
@@ -135,4 +141,4 @@ def columns_of(rig: Rig, first: int) -> Columns:
 
     tail = MemoryTail(rig.log, 10_000)
     tail.begin(SOURCE, first)
-    return Decoder(rig.source, FEATURES).decode(tail.poll()[0]).columns
+    return Decoder(rig.source, FEATURES).decode(tail.poll().batches[0]).columns

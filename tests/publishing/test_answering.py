@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
 import pytest
 
+from streamgen.errors import BrokerUnavailable
 from streamgen.formats.decode import Decoder
+from streamgen.kafka.tail import Grown
+from streamgen.learners.task import Task
 from streamgen.publishing import following, outbox, publisher
 from streamgen.publishing.requests import Refusal
-from streamgen.records import RawBatch
+from streamgen.records import RawBatch, TopicPartition
 from streamgen.state.files import FileStore
-from streamgen.testing import Crash, Fault, LogRecord
+from streamgen.testing import Crash, Fault, LogRecord, MemoryTail
 from tests.publishing.rig import (
     FEATURES,
     FIRST_MS,
@@ -345,6 +349,129 @@ def test_a_state_that_is_too_far_behind_is_not_used(rig: Rig, monkeypatch: pytes
     assert len(rig.generated()) == 10
 
 
+@pytest.mark.parametrize("already_read", [False, True])
+def test_records_that_retention_took_before_they_were_read_are_not_passed_over(
+    rig: Rig, already_read: bool
+) -> None:
+    publishing = rig.publisher()
+    if already_read:
+        turn(publishing)
+    rig.send(30)
+    rig.log.expire(SOURCE, 110)
+    rig.ask(**ASKED)
+    turn(publishing)
+    assert rig.refused()[0]["__streams.errors.exception"] == b"state_too_old"
+    assert b"removed by retention" in rig.refused()[0]["__streams.errors.message"]
+    rig.learn_from(110)
+    rig.ask(**ASKED)
+    turn(publishing)
+    assert len(rig.generated()) == 10
+
+
+def test_an_end_that_runs_away_is_not_run_after(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input that gets more than one poll brings, all the time."""
+    publishing = rig.publisher()
+    poll = MemoryTail.poll
+
+    def growing(tail: MemoryTail, timeout_s: float = 0.0) -> Grown:
+        rig.send(2 * tail._most)
+        return poll(tail, timeout_s)
+
+    monkeypatch.setattr(MemoryTail, "poll", growing)
+    rig.ask(**ASKED)
+    turn(publishing)
+    assert len(rig.generated()) == 10
+
+
+def test_an_input_that_is_not_readable_holds_up_no_others_requests(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.send(100, "c", partition=1)
+    rig.learn(OTHER)
+    end, dark = MemoryTail.end, True
+
+    def maybe(tail: MemoryTail, source: TopicPartition) -> int:
+        if dark and source == OTHER:
+            raise BrokerUnavailable("no leader")
+        return end(tail, source)
+
+    monkeypatch.setattr(MemoryTail, "end", maybe)
+    publishing = rig.publisher()
+    for number, key in enumerate("cac"):
+        rig.ask(to=0, **ASKED | {"key": key, "correlation_id": f"0-{number}"})
+    for number in range(2):
+        rig.ask(to=1, **ASKED | {"correlation_id": f"1-{number}"})
+    turn(publishing, 10)
+
+    def ids() -> list[str]:
+        return list(dict.fromkeys(headers(record)["streamgen_correlation_id"] for record in rig.generated()))
+
+    assert ids() == ["1-0", "1-1"]
+    dark = False
+    rig.clock.sleep(publisher.LOOK_S)
+    turn(publishing, 10)
+    assert sorted(ids()) == ["0-0", "0-1", "0-2", "1-0", "1-1"]
+    assert len(rig.generated()) == 50
+
+
+def test_who_draws_for_long_stays_in_the_group(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    transport = rig.transport()
+    publishing = rig.publisher(transport)
+    turn(publishing)
+    monkeypatch.setattr(publisher, "BEAT_S", 0.01)
+    generate, poll = Task.generate, transport.poll
+    may_end, polls = Event(), 0
+
+    def slow(*arguments: Any) -> Any:
+        assert may_end.wait(60)
+        return generate(*arguments)
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal polls
+        polls += 1
+        if polls > 5:
+            may_end.set()
+        return poll(*arguments)
+
+    monkeypatch.setattr(Task, "generate", slow)
+    monkeypatch.setattr(transport, "poll", counted)
+    rig.ask(**ASKED)
+    turn(publishing)
+    assert len(rig.generated()) == 10
+
+
+def test_what_is_lost_while_it_is_drawn_is_another_publishers(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transport = rig.transport()
+    publishing = rig.publisher(transport)
+    turn(publishing)
+    monkeypatch.setattr(publisher, "BEAT_S", 0.01)
+    generate, poll = Task.generate, transport.poll
+    polled = Event()
+
+    def losing(*arguments: Any) -> Any:
+        transport.lose(*rig.log.partitions("in.generate"))
+        assert polled.wait(60)
+        return generate(*arguments)
+
+    def noticed(*arguments: Any) -> Any:
+        came = poll(*arguments)
+        if came.lost:
+            polled.set()
+        return came
+
+    monkeypatch.setattr(Task, "generate", losing)
+    monkeypatch.setattr(transport, "poll", noticed)
+    rig.ask(**ASKED)
+    turn(publishing)
+    assert rig.generated() == []
+    monkeypatch.setattr(Task, "generate", generate)
+    transport.assign(*rig.log.partitions("in.generate"))
+    turn(publishing)
+    assert len(rig.generated()) == 10
+
+
 def test_a_model_that_fails_stops_nothing(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     publishing = rig.publisher()
     with monkeypatch.context() as patched:
@@ -364,6 +491,19 @@ def test_a_key_that_was_silent_for_too_long_is_unknown() -> None:
     rig.send(70, "b")
     assert answered(rig, **ASKED) == []
     assert b"silent" in rig.refused()[0]["__streams.errors.message"]
+
+
+def test_a_key_whose_clock_was_set_back_is_not_silent() -> None:
+    """Whether it is silent is told by its newest event time, wherever its clock stands."""
+    rig = Rig(config(key_ttl="1h", window={"length": 8, "restart_after": 10}))
+    rig.send(50)
+    rig.n += 500
+    rig.send(1)  # hours ahead, by mistake
+    rig.n -= 500
+    rig.send(100)
+    rig.learn()
+    rig.send(3)
+    assert len(answered(rig, **ASKED)) == 10
 
 
 def test_a_topic_that_was_made_again_has_no_state(rig: Rig) -> None:
@@ -467,6 +607,22 @@ def test_only_the_keys_that_are_named_and_have_a_learner() -> None:
     rig.wall += 10
     turn(publishing)
     assert [record.key for record in rig.generated()] == [b"b"] * 2
+
+
+def test_what_was_lined_up_and_is_anothers_now_is_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(config(generate={"every": "10s", "length": 2}))
+    rig.send(40)
+    rig.learn()
+    transport = rig.transport()
+    publishing = rig.publisher(transport)
+    turn(publishing)
+    rig.wall += 10
+    publishing._rates.turn(rig.source, rig.wall, publishing.followed, publishing._owned)
+    assert publishing._rates.line
+    transport.lose(*rig.log.partitions("in.generate"))
+    turn(publishing)
+    assert rig.generated() == []
+    assert not publishing._rates.line
 
 
 # --- metrics

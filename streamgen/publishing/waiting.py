@@ -1,0 +1,82 @@
+"""Requests that wait for their answers.
+
+Those of one partition are answered in its order, for that is how their offsets are committed. One that has to
+wait, for its input is not readable, holds up no other partition's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
+
+from streamgen.publishing.following import Followed
+from streamgen.publishing.requests import Refused, Request, parse
+from streamgen.records import RawBatch, TopicPartition
+
+
+@dataclass(slots=True)
+class Until:
+    """How far the input has to be read before an answer: to where it ended when that was first asked for. (An
+    end that moves on while it is read to might never be reached.)"""
+
+    followed: Followed | None = None
+    end: int = 0
+
+    def reached(self, followed: Followed) -> bool:
+        """Raises `BrokerUnavailable` when nobody tells the end."""
+        if self.followed is not followed:
+            self.end, self.followed = followed.end(), followed
+        return followed.reached(self.end)
+
+
+@dataclass(slots=True)
+class Asked:
+    """A request: its record, what it says, and what it waits for."""
+
+    raw: RawBatch
+    n: int
+    request: Request | Refused
+    until: Until
+
+    @property
+    def place(self) -> tuple[TopicPartition, int]:
+        """Partition and offset."""
+        return self.raw.source, int(self.raw.offset_N[self.n])
+
+
+class Waiting:
+    """All that wait, by partition."""
+
+    def __init__(self) -> None:
+        self._queues: dict[TopicPartition, deque[Asked]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    def add(self, raw: RawBatch) -> None:
+        """Requests as they came."""
+        queue = self._queues.setdefault(raw.source, deque())
+        for n in range(len(raw)):
+            try:
+                queue.append(Asked(raw, n, parse(raw.value[n]), Until()))
+            except Refused as refused:
+                queue.append(Asked(raw, n, refused, Until()))
+
+    def drop(self, gone: Container[TopicPartition]) -> None:
+        """These partitions are another publisher's."""
+        self._queues = {source: queue for source, queue in self._queues.items() if source not in gone}
+
+    def ready(self, is_ready: Callable[[Asked], bool]) -> Iterator[Asked]:
+        """The first of each partition, of those that are ready; `answered` takes it off."""
+        for queue in list(self._queues.values()):
+            if queue and is_ready(queue[0]):
+                yield queue[0]
+
+    def answered(self, asked: Asked) -> bool:
+        """Take it off. False: its partition went meanwhile, and another publisher answers it."""
+        queue = self._queues.get(asked.raw.source)
+        if not queue or queue[0] is not asked:
+            return False
+        queue.popleft()
+        return True
