@@ -85,7 +85,7 @@ def drawn_after(value_ND: Floats, name: str, seed: int, count: int) -> tuple[Flo
         "CPU ms a record": 1e3 * (time.process_time() - began) / len(value_ND),
         "MiB a learner": slab.bytes_per_learner / 2**20,
     }
-    return model.sample(slab, 0, me, T, count, seed), cost
+    return model.sequences(slab, 0, me).sample(T, count, seed), cost
 
 
 def run(data: Path, name: str, seed: int) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def row(name: str, value_ND: Floats) -> str:
     scores = model.run(slab, row_N, value_ND, ticks, [ME])
     seconds = time.process_time() - began
     real_WTD = np.lib.stride_tricks.sliding_window_view(value_ND, T, axis=0).transpose(0, 2, 1)
-    drawn_WTD = model.sample(slab, 0, ME, T, len(real_WTD), seed=1)
+    drawn_WTD = model.sequences(slab, 0, ME).sample(T, len(real_WTD), seed=1)
     second = slice(N // 2, None)
     inside = (value_ND >= scores.low_ND) & (value_ND <= scores.high_ND)
     figures = [float(scores.nll_N[second].mean()), float(inside[second].mean())]

@@ -106,6 +106,15 @@ def time_features(time_N: Ints, step_N: Floats, gap_N: Floats) -> Floats:
     )
 
 
+def steady_times(from_ms: float | Floats, ahead: Floats | Ints, gap: float) -> Floats:
+    """[..., C]: the features of records that come so many usual steps of `gap` ms after a time; [...] is what
+    both broadcast to."""
+    time_ms = np.asarray(from_ms + ahead * gap)
+    gap_N = np.full(time_ms.size, gap)
+    time_NC = time_features(time_ms.ravel().astype(np.int64), gap_N, gap_N)
+    return time_NC.reshape(*time_ms.shape, TIME_FEATURES)
+
+
 def likeness(time_RC: NDArray[np.float32], time_C: Floats) -> Floats:
     """[R] shares, which sum to one: how near times are to one in hour and weekday. (A product of von Mises
     kernels; a time that is an hour off has a quarter of the share.)"""

@@ -140,5 +140,14 @@ class Axes:
         return np.where(known_TD, target_TD, 0.0), known_TD
 
 
+def held(value_TD: Floats, before_D: Floats) -> Floats:
+    """[..., T, D] where a value is missing (NaN) the last one that came, [..., D] `before` where there is
+    none yet."""
+    every_TD = np.concatenate([before_D[..., None, :], value_TD], axis=-2)
+    place_T1 = np.arange(every_TD.shape[-2])[:, None]
+    last_TD = np.maximum.accumulate(np.where(np.isnan(every_TD), 0, place_T1), axis=-2)
+    return np.take_along_axis(every_TD, last_TD, axis=-2)[..., 1:, :]
+
+
 def _finite(unit_D: Floats) -> Floats:
     return np.where(np.isnan(unit_D), 0.0, np.clip(unit_D, -LARGEST, LARGEST))

@@ -55,7 +55,7 @@ from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
-from streamgen.windows import TIME_FEATURES, Ticks, time_features
+from streamgen.windows import TIME_FEATURES, Ticks, steady_times
 
 Float32s = NDArray[np.float32]
 
@@ -357,10 +357,7 @@ class StreamAE:
             last_BD = np.tile(now.mean_D, (count, 1))
             hidden_BS, skip_B2D = torch.zeros_like(hidden_BS), torch.zeros_like(skip_B2D)
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
-        ahead_T = np.arange(1, length + 1) * gap
-        time_TC = time_features(
-            (newest + ahead_T).astype(np.int64), np.full(length, gap), np.full(length, gap)
-        )
+        time_TC = steady_times(newest, np.arange(1, length + 1), gap)
         out_BTD = np.empty((count, length, D))
         with torch.inference_mode():
             for t in range(length):

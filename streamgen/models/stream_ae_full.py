@@ -18,10 +18,8 @@ features, I inputs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import averaging, axes, fan, scale, stretch
+from streamgen.models import axes, fan, scale, stretch
 from streamgen.models.axes import Axes, Float32s, bounded
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
@@ -38,15 +36,14 @@ from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.online import Kind, Learner, Scores, check_kind
-from streamgen.models.optimiser import Optimiser
-from streamgen.models.reservoir import Reservoir
 from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 from streamgen.models.span import Span
 from streamgen.models.stream_ae import Settings
+from streamgen.models.windowed import Parts, Windowed
 from streamgen.records import Floats, Ints
-from streamgen.windows import TIME_FEATURES, Ticks, likeness, time_features
+from streamgen.windows import TIME_FEATURES, Ticks, likeness, steady_times
 
 
 class StreamAEFull:
@@ -62,18 +59,20 @@ class StreamAEFull:
             features, settings.hidden, settings.components, TIME_FEATURES, settings.layers, settings.dense,
             settings.activation,
         )  # fmt: skip
-        self.T, self.stride = window.length, window.stride or window.length
+        self.T = window.length
         self.S = settings.burn_in + self.T
         self.device = torch.device(device)
-        self._window = {
+        window_fields = {
             "window_value_SD": StateField((self.S, features)),
             "window_seen_SD": StateField((self.S, features), dtype="bool"),
             "window_time_SC": StateField((self.S, TIME_FEATURES), dtype="float32"),
             "window_swing_SD": StateField((self.S, features)),  # with this record
             "window_state_SH": StateField((self.S, self.shape.S), dtype="float32"),  # before this record
         }
-        self._reservoir = Reservoir(self.name, settings.reservoir, self._window)
-        self._optimiser = Optimiser(settings)
+        self.windowed = Windowed(
+            self.name, settings, window_fields, window.stride or window.length, reservoir=settings.reservoir,
+            updates=settings.updates, batch=settings.batch, ema=settings.ema,
+        )  # fmt: skip
         self._quantiles = Quantiles(settings.dof)
 
     def fields(self) -> Mapping[str, StateField]:
@@ -82,19 +81,13 @@ class StreamAEFull:
         first); and a reservoir of such windows."""
         D, P = self.shape.D, self.shape.size
         return {
-            **self._optimiser.fields(P),
-            **averaging.fields(P),
-            "draws": StateField(dtype="int64"),  # updates and those that were skipped: keys the noise
+            **self.windowed.fields(P),
             **scale.fields(D),
             **axes.fields(D, self.settings.normalisation),
             **stretch.fields(D),
             **fan.fields(self.T, D),
             "state_1H": StateField((1, self.shape.S), dtype="float32", on_device=True),
             "input_1I": StateField((1, 4 * D + self.shape.C), dtype="float32", on_device=True),
-            **self._window,
-            "window_fill": StateField(dtype="int64"),
-            "window_new": StateField(dtype="int64"),  # records since it was learned from
-            **self._reservoir.fields(),
         }
 
     def start(self, slab: Slab, row: int, learner: Learner) -> None:
@@ -118,7 +111,7 @@ class StreamAEFull:
         time_NC = ticks.time_NC.astype(np.float32)
         for n, row in enumerate(row_N.tolist()):
             if ticks.broken_N[n]:
-                slab.host("window_fill")[row] = slab.host("window_new")[row] = 0
+                self.windowed.begin_anew(slab, row)
                 slab.host("fan_left")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
@@ -130,9 +123,8 @@ class StreamAEFull:
                     fan.observe(slab, row, value_ND[n], ~np.isnan(value_ND[n]))
                 complete = self._advance(slab, row, value_ND[n], time_NC[n])
             if complete:
-                slab.host("window_new")[row] = 0
                 if learn:
-                    self._learn(slab, row, learners[row], scores)
+                    self.windowed.learn(slab, row, learners[row], scores, self.loss_and_gradient)
                 self._carry_anew(slab, row)
             if learn and fan.due(slab, row):
                 self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
@@ -167,7 +159,7 @@ class StreamAEFull:
         what = "generate" if kind == "continue" else kind
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
-        time_TC = _after(newest, gap, length)
+        time_TC = steady_times(newest, np.arange(1, length + 1), gap)
         return self._ahead(slab, row, noise, time_TC, count, prior=kind == "prior")
 
     def likelihood(
@@ -182,8 +174,9 @@ class StreamAEFull:
         slab.host("fan_count")[row] += 1
         made = int(slab.host("fan_count")[row])
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
+        time_TC = steady_times(newest, np.arange(1, self.T + 1), gap)
         with np.errstate(over="ignore"):
-            drawn_BTD = self._ahead(slab, row, noise, _after(newest, gap, self.T), fan.DRAWS)
+            drawn_BTD = self._ahead(slab, row, noise, time_TC, fan.DRAWS)
         fan.begin(slab, row, drawn_BTD, noise)
 
     def _ahead(
@@ -237,7 +230,7 @@ class StreamAEFull:
     ) -> _Start | None:  # fmt: skip
         """After the first `burn_in` records of kept windows, where training has its windows begin; None when
         there are none."""
-        kept = self._reservoir.kept(slab, row)
+        kept = self.windowed.reservoir.kept(slab, row)
         if not kept:
             return None
         begin = self.settings.burn_in
@@ -268,47 +261,16 @@ class StreamAEFull:
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
         last_D, swing_D = Scale.of(slab, row).last_D, slab.host("swing_D")[row]
         state_1H, input_1I = slab.tensor("state_1H")[row], slab.tensor("input_1I")[row]
-        fill = int(slab.host("window_fill")[row])
-        parts = (last_D, there_D, time_C, swing_D, state_1H[0].cpu().numpy())
-        for name, part in zip(self._window, parts, strict=True):
-            window = slab.host(name)[row]
-            if fill == self.S:
-                window[:-1] = window[1:].copy()
-            window[min(fill, self.S - 1)] = part
+        record = (last_D, there_D, time_C, swing_D, state_1H[0].cpu().numpy())
+        complete = self.windowed.push(slab, row, record)
         network, now = self._newest(slab, row)
         record_I = _inputs(now, last_D, before_D, there_D, time_C, swing_D)
         input_1I.copy_(self._tensor(record_I[None]))
         state_1H.copy_(network.carry(input_1I[:, None], state_1H)[:, 0])
-        slab.host("window_fill")[row] = fill = min(fill + 1, self.S)
-        slab.host("window_new")[row] += 1
-        return bool(fill == self.S and slab.host("window_new")[row] >= self.stride)
-
-    def _learn(self, slab: Slab, row: int, learner: Learner, scores: Scores) -> None:
-        """The updates that a complete window brings."""
-        self._reservoir.keep(slab, row, learner)
-        for _ in range(self.settings.updates):
-            began = perf_counter()
-            loss = self._update(slab, row, learner)
-            if loss is None:
-                scores.skipped.append(row)
-            else:
-                scores.loss.append(loss)
-                scores.seconds.append(perf_counter() - began)
-
-    def _update(self, slab: Slab, row: int, learner: Learner) -> float | None:
-        """One step of the optimiser; None when it was skipped as not finite."""
-        slab.host("draws")[row] += 1
-        draw = int(slab.host("draws")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.update", draw)
-        windows_B = self._reservoir.batch(slab, row, self.settings.batch, noise)
-        loss, gradient_P = self.loss_and_gradient(slab, row, windows_B)
-        if not (math.isfinite(loss) and self._optimiser.step(slab, row, gradient_P)):
-            return None
-        averaging.average(slab, row, self.settings.ema)
-        return loss
+        return complete
 
     def loss_and_gradient(
-        self, slab: Slab, row: int, windows_B: tuple[NDArray[Any], ...]
+        self, slab: Slab, row: int, windows_B: Parts, noise: np.random.Generator | None = None
     ) -> tuple[float, Tensor]:
         """Mean nll per seen value over the last T records of each window (nats), and its gradient [P] by
         back-propagation through them, from the state that `burn_in` records lead to."""
@@ -343,10 +305,9 @@ class StreamAEFull:
     def _states(self, slab: Slab, row: int, network: Carried, now: Axes) -> Tensor:
         """The states after each of the open window's records, from the one with which it began, [≤ S, H]; the
         carried one when there are none."""
-        fill = int(slab.host("window_fill")[row])
-        if not fill:
+        if not self.windowed.fill(slab, row):
             return slab.tensor("state_1H")[row]
-        *raw, state_1SH = (slab.host(name)[row, :fill][None] for name in self._window)
+        *raw, state_1SH = self.windowed.records(slab, row)
         return network.carry(self._tensor(_window_inputs(now, *raw)), self._tensor(state_1SH[:, 0]))[0]
 
     def _newest(self, slab: Slab, row: int) -> tuple[Carried, Axes]:
@@ -387,9 +348,3 @@ def _window_inputs(
     """[..., S, I] of windows. The first record has none before it that the window knows."""
     before_SD = np.concatenate([value_SD[..., :1, :], value_SD[..., :-1, :]], axis=-2)
     return _inputs(now, value_SD, before_SD, seen_SD, time_SC, swing_SD)
-
-
-def _after(newest: int, gap: float, length: int) -> Floats:
-    """[T, C] time features of records that go on at the usual step."""
-    gap_T = np.full(length, gap)
-    return time_features((newest + np.arange(1, length + 1) * gap).astype(np.int64), gap_T, gap_T)

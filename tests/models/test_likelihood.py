@@ -14,6 +14,7 @@ from streamgen.config import InputConfig
 from streamgen.learners.task import Task
 from streamgen.models.axes import Axes
 from streamgen.models.likelihood import Bounds, Likelihood
+from streamgen.models.online import Learner
 from streamgen.models.rvae import RVAE
 from streamgen.records import Columns, Floats, TopicPartition
 
@@ -196,13 +197,14 @@ def exact(one: Task, value_ND: Floats) -> Floats:
     """[B] log p of windows of T records, by the network's p(x | z)."""
     assert isinstance(one.model, RVAE)
     model, slab = one.model, one.slab
-    network, now = model._averaged(slab, 0)
+    sequences = model.sequences(slab, 0, Learner(0, "t", "k"))
+    network, now = sequences.network(), sequences.now
     last_D = slab.host("scale_last_D")[0]
     filled_ND, seen_ND = value_ND.copy(), ~np.isnan(value_ND)
     for n in range(len(value_ND)):
         before_D = filled_ND[n - 1] if n else last_D
         filled_ND[n] = np.where(seen_ND[n], value_ND[n], before_D)
-    ahead = model._times(slab, 0, np.arange(1, len(value_ND) + 1))
+    ahead = sequences._times(np.arange(1, len(value_ND) + 1))
     found = []
     grid_G = np.linspace(-9, 9, 1201)
     for first in range(0, len(value_ND), T):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -172,7 +174,7 @@ def test_columns_that_are_equal_are_generated_equal() -> None:
     value_ND = np.repeat(walk(800, 1), 3, axis=1) * [1.0, 1.0, -100.0]
     model, slab = made(D=3, stride=4)
     run(model, slab, value_ND)
-    for drawn in (model.generate(slab, 0, ME, 40, 5, 0), model.sample(slab, 0, ME, T, 5, 0)):
+    for drawn in (model.generate(slab, 0, ME, 40, 5, 0), model.sequences(slab, 0, ME).sample(T, 5, 0)):
         spread = drawn[..., 0].std()
         assert spread > 0.1
         assert np.abs(drawn[..., 0] - drawn[..., 1]).max() < 0.02 * spread
@@ -184,7 +186,7 @@ def test_nothing_from_the_prior_leaves_what_was_seen(preset: dict[str, object]) 
     value_ND = np.random.default_rng(0).standard_t(2, size=(300, 2))  # tails that no sample exhausts
     model, slab = made(**preset)
     run(model, slab, value_ND)
-    drawn_BTD = model.sample(slab, 0, ME, T, 300, 0)
+    drawn_BTD = model.sequences(slab, 0, ME).sample(T, 300, 0)
     assert (drawn_BTD >= value_ND.min(0) - 1e-6).all()
     assert (drawn_BTD <= value_ND.max(0) + 1e-6).all()
     step_ND, drawn_step = np.diff(value_ND, axis=0), np.diff(drawn_BTD, axis=1)
@@ -208,7 +210,7 @@ def test_from_the_prior_each_goes_on_from_a_record_that_was_kept() -> None:
     value_ND = (level_N + np.random.default_rng(0).normal(size=1600))[:, None]
     model, slab = made(D=1, preset="full", reservoir=400, updates=1, batch=4)
     run(model, slab, value_ND)
-    first_B = model.sample(slab, 0, ME, T, 1000, 0)[:, 0, 0]
+    first_B = model.sequences(slab, 0, ME).sample(T, 1000, 0)[:, 0, 0]
     shares = [(np.abs(first_B - level) < 20).mean() for level in (0.0, 1000.0, 50.0)]
     assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.1)
     assert not np.isin(first_B, value_ND).any()  # goes on: it is not the record itself
@@ -220,7 +222,9 @@ def test_ahead_of_the_stream_the_prior_knows_the_hour() -> None:
     model, slab = made(D=1, preset="full", reservoir=400, updates=1, batch=4, stride=1)
     ticks = Clock(WindowConfig()).advance(slab, np.zeros(432, dtype=np.int64), minute_N * 60_000)
     model.run(slab, np.zeros(432, dtype=np.int64), value_ND, ticks, [ME])
-    ahead_B, any_B = (model.sample(slab, 0, ME, 1, 300, 0, ahead=ahead)[:, 0, 0] for ahead in (True, False))
+    ahead_B, any_B = (
+        model.sequences(slab, 0, ME).sample(1, 300, 0, ahead=ahead)[:, 0, 0] for ahead in (True, False)
+    )
     assert ahead_B.mean() > 30  # the newest record is of midnight, when it is at 50
     assert abs(any_B.mean()) < 10
 
@@ -233,7 +237,7 @@ def test_what_holds_half_of_the_time_is_generated_so() -> None:
     for joint in (0, 32):
         model, slab = made(D=3, preset="full", reservoir=200, updates=1, batch=32, stride=2, joint=joint)
         run(model, slab, value_ND)
-        step = np.abs(np.diff(model.sample(slab, 0, ME, T, 300, 0), axis=1))
+        step = np.abs(np.diff(model.sequences(slab, 0, ME).sample(T, 300, 0), axis=1))
         shares[joint] = (step < 0.02).mean((0, 1))
     assert shares[32] == pytest.approx(0.5, abs=0.15)
     assert (shares[0] < 0.3).all()
@@ -246,14 +250,15 @@ def test_z_of_a_record_to_go_on_from_is_drawn_from_its_posterior() -> None:
     slab.tensor("average_P")[0] += 0.5 * torch.randn(
         model.shape.size, generator=torch.Generator().manual_seed(0)
     )
-    network, now = model._averaged(slab, 0, stretched=False)
+    sequences = model.sequences(slab, 0, ME)
+    network, now = sequences.network(stretched=False), sequences.now
     value_BD, time_BC = np.full((4000, 1), 0.9), np.zeros((4000, 7), dtype=np.float32)
     seen_BD = np.ones((4000, 1), dtype=np.bool_)
     with torch.inference_mode():
         grid_GZ = torch.linspace(-5, 5, 4000)[:, None]
         level_GD = torch.from_numpy(now.level(value_BD))
         nll_G = network.first(grid_GZ, torch.from_numpy(time_BC)).nll(level_GD, torch.from_numpy(seen_BD))
-        z_BZ = model._given_first(network, now, value_BD, seen_BD, time_BC, np.random.default_rng(0))
+        z_BZ = sequences._given_first(network, value_BD, seen_BD, time_BC, np.random.default_rng(0))
     share_G = torch.softmax(-nll_G.double() - grid_GZ[:, 0].double() ** 2 / 2, 0)
     mean = float((share_G * grid_GZ[:, 0]).sum())
     deviation = float((share_G * (grid_GZ[:, 0] - mean) ** 2).sum() ** 0.5)
@@ -283,9 +288,9 @@ def test_what_a_stream_may_be(change) -> None:  # type: ignore[no-untyped-def]
     window_TD = value_ND[-T:]
     for drawn in (
         model.generate(slab, 0, ME, 20, 3, 0),
-        model.sample(slab, 0, ME, T, 3, 0),
-        model.reconstruct(slab, 0, window_TD),
-        model.impute(slab, 0, window_TD),
+        model.sequences(slab, 0, ME).sample(T, 3, 0),
+        model.sequences(slab, 0, ME).reconstruct(window_TD),
+        model.sequences(slab, 0, ME).impute(window_TD),
     ):
         assert np.isfinite(drawn).all()
 
@@ -294,7 +299,7 @@ def test_a_column_that_never_moves_is_generated_still() -> None:
     value_ND = np.where([False, True], 3.5, walk(300))
     model, slab = made()
     run(model, slab, value_ND)
-    assert np.abs(model.sample(slab, 0, ME, T, 20, 0)[..., 1] - 3.5).max() < 1e-3
+    assert np.abs(model.sequences(slab, 0, ME).sample(T, 20, 0)[..., 1] - 3.5).max() < 1e-3
 
 
 def test_a_gradient_that_is_not_finite_skips_the_update() -> None:
@@ -371,11 +376,11 @@ def test_it_learns_a_sine_far_better_than_the_last_value(learned) -> None:  # ty
 
 def test_sequences_are_a_function_of_the_seed_and_have_the_streams_spread(learned) -> None:  # type: ignore[no-untyped-def]
     model, slab, value_ND, _ = learned
-    for draw in (model.generate, model.sample):
-        drawn = draw(slab, 0, ME, 20, 50, 3)
+    for draw in (partial(model.generate, slab, 0, ME), model.sequences(slab, 0, ME).sample):
+        drawn = draw(20, 50, 3)
         assert drawn.shape == (50, 20, 1)
-        assert np.array_equal(drawn, draw(slab, 0, ME, 20, 50, 3))
-        assert not np.array_equal(drawn, draw(slab, 0, ME, 20, 50, 4))
+        assert np.array_equal(drawn, draw(20, 50, 3))
+        assert not np.array_equal(drawn, draw(20, 50, 4))
         assert not np.array_equal(drawn[0], drawn[1])
         assert abs(np.median(drawn) - 10) < 0.5
         assert 0.7 < drawn.std() / value_ND.std() < 1.4
@@ -386,7 +391,7 @@ def test_generation_goes_on_from_the_last_record(learned) -> None:  # type: igno
     drawn = model.generate(slab, 0, ME, 12, 200, 0)
     true_T = 10 + np.sin(np.arange(1500, 1512) / 3)
     assert np.abs(np.median(drawn[:, :, 0], 0) - true_T).max() < 0.35
-    sampled = model.sample(slab, 0, ME, 12, 200, 0)
+    sampled = model.sequences(slab, 0, ME).sample(12, 200, 0)
     assert sampled[:, 0].std() > 3 * drawn[:, 0].std()  # from the prior: at any phase
 
 
@@ -395,7 +400,10 @@ def test_reconstruction_knows_the_window(learned) -> None:  # type: ignore[no-un
     errors = {
         shift: np.mean(
             [
-                np.abs(model.reconstruct(slab, 0, value_ND[n : n + T]) - value_ND[n + shift : n + shift + T])
+                np.abs(
+                    model.sequences(slab, 0, ME).reconstruct(value_ND[n : n + T])
+                    - value_ND[n + shift : n + shift + T]
+                )
                 for n in range(1400, 1440)
             ]
         )
@@ -407,10 +415,10 @@ def test_reconstruction_knows_the_window(learned) -> None:  # type: ignore[no-un
 def test_interpolation_goes_from_one_reconstruction_to_the_other(learned) -> None:  # type: ignore[no-untyped-def]
     model, slab, value_ND, _ = learned
     one, other = value_ND[1400 : 1400 + T], value_ND[1405 : 1405 + T]
-    path = model.interpolate(slab, 0, one, other, 5)
+    path = model.sequences(slab, 0, ME).interpolate(one, other, 5)
     assert path.shape == (5, T, 1)
-    np.testing.assert_allclose(path[0], model.reconstruct(slab, 0, one), rtol=1e-4)
-    np.testing.assert_allclose(path[-1], model.reconstruct(slab, 0, other), rtol=1e-4)
+    np.testing.assert_allclose(path[0], model.sequences(slab, 0, ME).reconstruct(one), rtol=1e-4)
+    np.testing.assert_allclose(path[-1], model.sequences(slab, 0, ME).reconstruct(other), rtol=1e-4)
     steps = np.abs(np.diff(path, axis=0)).mean((1, 2))
     assert (steps > 0.001).all()
     assert steps.sum() > 0.5
@@ -422,7 +430,7 @@ def test_imputation_keeps_what_is_there_and_fills_the_rest(learned) -> None:  # 
     for n in range(1400, 1440):
         window_TD = value_ND[n : n + T].copy()
         window_TD[3:6] = np.nan
-        filled_TD = model.impute(slab, 0, window_TD)
+        filled_TD = model.sequences(slab, 0, ME).impute(window_TD)
         there_TD = ~np.isnan(window_TD)
         assert np.array_equal(filled_TD[there_TD], window_TD[there_TD])
         ours.append(np.abs(filled_TD - value_ND[n : n + T])[3:6].mean())

@@ -71,7 +71,7 @@ def test_the_carried_state_is_what_the_newest_weights_say_of_the_window() -> Non
     model, slab = made(stride=2)
     value_ND = walk(60)
     run(model, slab, value_ND)
-    raw = [slab.host(name)[0][None] for name in model._window]
+    raw = model.windowed.records(slab, 0)
     now = Axes.of(slab, 0, "whitening", bounded)
     network = model._network(slab.tensor("weights_P")[0], now)
     input_1SI = torch.from_numpy(_window_inputs(now, *raw[:4]))
@@ -98,7 +98,7 @@ def test_burn_in_renews_a_state_without_a_gradient() -> None:
     """A window's first records and the stored state change what is learned, through the state alone."""
     model, slab = made()
     run(model, slab, walk(S))
-    windows_B = model._reservoir.batch(slab, 0, 2, np.random.default_rng(0))
+    windows_B = model.windowed.reservoir.batch(slab, 0, 2, np.random.default_rng(0))
     loss, _ = model.loss_and_gradient(slab, 0, windows_B)
     for part, change in ((0, 1.0), (4, 1.0)):
         other = [one.copy() for one in windows_B]
