@@ -28,6 +28,7 @@ from streamgen.records import Bools, Floats
 
 Float32s = NDArray[np.float32]
 LARGEST = 1e6  # units; a model's arithmetic is float32
+SMALLEST = 1e-3  # of a value against its usual size
 
 Squash = Callable[[Floats], Floats]
 
@@ -97,13 +98,15 @@ class Axes:
         """[..., D] values as steps from the record before; zero where there never was a value (NaN)."""
         return _finite((value_D - before_D) / self.delta_D)
 
-    def places(self, value_ND: Floats, before_ND: Floats) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    def places(self, value_ND: Floats, before_ND: Floats) -> tuple[Floats, ...]:
         """Where the steps after N records begin (`joint.Places`), of values and those of the records before
         them; what there never was counts as none."""
         home_ND = _finite((self.mean_D - value_ND) / self.delta_D)
+        size_ND = np.abs(value_ND) / (np.abs(self.mean_D) + self.unit_D)
         return (
             self.step(value_ND, before_ND),
             home_ND,
+            np.clip(np.where(np.isnan(size_ND), 1.0, size_ND), SMALLEST, 1 / SMALLEST),
             self.unit_D / self.delta_D,
             self.step_DD,
             self.level_DD,

@@ -3,7 +3,7 @@
     p(y) = Π_d p(y_d | y_<d, c),   c what the network knows before the record
     p(y_d | y_<d, c) = Σ_ak π_dak t_ν((r_da − μ_dak) / s_dak) / (s_dak w_da)
 
-y is the step from the record before, in usual steps. A component looks at feature d from one of five places:
+y is the step from the record before, in usual steps. A component looks at feature d from one of six places:
 
     | | r_da | w_da | |
     |---|---|---|---|
@@ -12,10 +12,12 @@ y is the step from the record before, in usual steps. A component looks at featu
     | follow | e_d = (L⁻¹ y)_d | L_dd | it moves as the features before it do |
     | return | v_d = (y_d − home_d) / W_d | W_d | it comes to its usual level |
     | agree | (Λ⁻¹ v)_d | W_d Λ_dd | it comes to the level that those before it tell |
+    | grow | y_d / g_d | g_d | it moves by a share of itself |
 
-L is the Cholesky factor of the steps, Λ that of the levels (`axes`). A sensor that reports when something
-changes, a value that somebody interpolated, columns that are equal, noise around a level, a largest price of
-a day: each has a component that says so exactly. Which one, and what is added, the network learns:
+L is the Cholesky factor of the steps, Λ that of the levels (`axes`), g the last value's size against the usual
+one. A sensor that reports when something changes, a value that somebody interpolated, columns that are equal,
+noise around a level, a largest price of a day, a volume whose steps are in proportion to it: each has a
+component that says so exactly. Which one, and what is added, the network learns:
 
     a = tanh(c A + asinh([y, L⁻¹ y, Λ⁻¹ v]) (E ∘ M) + f)       a unit sees c and the features before its own
     π, log s, μ of feature d from the units that see none but features before d
@@ -24,7 +26,7 @@ A masked autoencoder (MADE: Germain et al. 2015) with a mixture for each feature
 `mixture_t` has every marginal and conditional in closed form and one component for all features at once: what
 is scored, imputed or given in part comes from that, and whole records are drawn from this.
 
-Shapes: N records, F inputs, H hidden units, D features, A = 5 places, K components of each, C = AK, O = 3CD.
+Shapes: N records, F inputs, H hidden units, D features, A = 6 places, K components of each, C = AK, O = 3CD.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from torch import Tensor
 
 from streamgen.models.flat import Shapes
 
-PLACES = 5
+PLACES = 6
 COMPONENTS = 3  # of each place
 BOUND = 6.0  # of log scales: what stays where it is may be as narrow as e⁻⁶ of its place's unit
 
@@ -58,26 +60,29 @@ def shapes(inputs: int, hidden: int, D: int) -> Shapes:
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where N records begin, float64, in usual steps: their last steps, the steps to the usual levels, the
-    unit of levels W, and the factors L and Λ."""
+    sizes g, the unit of levels W, and the factors L and Λ."""
 
     last_ND: Tensor
     home_ND: Tensor
+    size_ND: Tensor
     wide_D: Tensor
     step_DD: Tensor
     level_DD: Tensor
 
     def seen(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
-        """r, [N, A, D], and log w, [A, D]."""
+        """r and log w, both [N, A, D]."""
         v_ND = (y_ND - self.home_ND) / self.wide_D
         e_ND = torch.linalg.solve_triangular(self.step_DD, y_ND.T, upper=False).T
         agree_ND = torch.linalg.solve_triangular(self.level_DD, v_ND.T, upper=False).T
-        r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND], 1)
-        return r_NAD, torch.log(torch.stack([self.unit(d) for d in range(len(self.wide_D))], 1))
+        r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND, y_ND / self.size_ND], 1)
+        return r_NAD, torch.log(torch.stack([self.unit(d) for d in range(len(self.wide_D))], 2))
 
     def unit(self, d: int) -> Tensor:
-        """w of feature d, [A]."""
-        one, wide = torch.ones_like(self.wide_D[d]), self.wide_D[d]
-        return torch.stack([one, one, self.step_DD[d, d], wide, wide * self.level_DD[d, d]])
+        """w of feature d, [N, A]."""
+        size_N, wide = self.size_ND[:, d], self.wide_D[d]
+        one_N = torch.ones_like(size_N)
+        fixed = (self.step_DD[d, d], wide, wide * self.level_DD[d, d])
+        return torch.stack([one_N, one_N, *(one * one_N for one in fixed), size_N], 1)
 
 
 class Joint:
@@ -99,12 +104,15 @@ class Joint:
         some = object.__new__(Joint)
         some.__dict__.update(self.__dict__)
         some._known_NH = self._known_NH[rows_N]
-        some.at = replace(self.at, last_ND=self.at.last_ND[rows_N], home_ND=self.at.home_ND[rows_N])
+        at = self.at
+        some.at = replace(
+            at, last_ND=at.last_ND[rows_N], home_ND=at.home_ND[rows_N], size_ND=at.size_ND[rows_N]
+        )
         return some
 
     def nll(self, y_ND: Tensor) -> Tensor:
         """−log p(y), nats, [N]."""
-        r_NAD, log_unit_AD = self.at.seen(y_ND)
+        r_NAD, log_unit_NAD = self.at.seen(y_ND)
         r_NAD = r_NAD.to(self._known_NH.dtype)
         before_N3D = torch.asinh(r_NAD[:, (0, 2, 4)]).flatten(1)
         hidden_NH = torch.tanh(self._known_NH + before_N3D @ self._enter_3DH)
@@ -115,7 +123,7 @@ class Joint:
         half = 0.5 * (self.dof + 1)
         constant = math.lgamma(half) - math.lgamma(self.dof / 2) - 0.5 * math.log(self.dof * math.pi)
         log_NCD = logit_NCD - log_scale_NCD - half * torch.log1p(square_NCD / self.dof)
-        log_NCD = log_NCD - log_unit_AD.to(r_NAD.dtype).repeat_interleave(COMPONENTS, 0)
+        log_NCD = log_NCD - log_unit_NAD.to(r_NAD.dtype).repeat_interleave(COMPONENTS, 1)
         nll_ND = torch.logsumexp(logit_NCD, 1) - torch.logsumexp(log_NCD, 1) - constant
         return nll_ND.sum(1)
 
@@ -145,11 +153,12 @@ class Joint:
                     follow_N,
                     home_N,
                     home_N + at.wide_D[d] * told_N,
+                    torch.zeros_like(home_N),
                 ],
                 1,
             )
             place_N = chosen_N // COMPONENTS
-            y_ND[:, d] = y_N = begin_NA[n, place_N] + at.unit(d)[place_N] * r_N
+            y_ND[:, d] = y_N = begin_NA[n, place_N] + at.unit(d)[n, place_N] * r_N
             e_ND[:, d] = (y_N - follow_N) / at.step_DD[d, d]
             agree_ND[:, d] = ((y_N - home_N) / at.wide_D[d] - told_N) / at.level_DD[d, d]
             known_N3 = torch.asinh(torch.stack([y_N, e_ND[:, d], agree_ND[:, d]], 1)).to(hidden_NH.dtype)

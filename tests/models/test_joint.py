@@ -22,6 +22,7 @@ def places(N: int, D: int) -> Places:
     return Places(
         last_ND[:D].double().expand(N, D),
         home_ND[:D].double().expand(N, D),
+        torch.tensor([0.3, 1.7, 0.9])[:D].double().expand(N, D),
         torch.linspace(1.5, 2.0, D).double(),
         *(one.double() for one in lower),
     )
@@ -79,14 +80,14 @@ def _parts_of(y_1D: torch.Tensor) -> torch.Tensor:
     """The nll of each feature given those before it, [1, D], by the definition, component by component."""
 
     one = joint(1, y_1D.shape[1])
-    r_NAD, log_unit_AD = one.at.seen(y_1D)
+    r_NAD, log_unit_NAD = one.at.seen(y_1D)
     before_N3D = torch.asinh(torch.cat([r_NAD[:, 0], r_NAD[:, 2], r_NAD[:, 4]], 1))
     hidden_NH = torch.tanh(one._known_NH + before_N3D @ one._enter_3DH)
     out_NCD = torch.einsum("nh,hcd->ncd", hidden_NH, one._leave_HCD) + one._bias_CD
     logit, mean, log_scale = (part.unflatten(1, (PLACES, COMPONENTS)) for part in _parts(out_NCD))
     log_weight = logit - torch.logsumexp(logit, (1, 2), keepdim=True)
     t = torch.distributions.StudentT(torch.tensor(8.0, dtype=torch.float64), mean, torch.exp(log_scale))
-    log_NAKD = log_weight + t.log_prob(r_NAD.unsqueeze(2)) - log_unit_AD.unsqueeze(1)
+    log_NAKD = log_weight + t.log_prob(r_NAD.unsqueeze(2)) - log_unit_NAD.unsqueeze(2)
     return -torch.logsumexp(log_NAKD.flatten(1, 2), 1)
 
 
@@ -97,16 +98,17 @@ def test_the_nll_is_that_of_mixtures_of_torchs_t() -> None:
 
 def test_the_places_are_what_they_say() -> None:
     at, y_1D = places(1, 3), torch.tensor([[0.3, -0.2, 0.5]], dtype=torch.float64)
-    r_NAD, log_unit_AD = at.seen(y_1D)
+    r_NAD, log_unit_NAD = at.seen(y_1D)
     v_1D = (y_1D - at.home_ND) / at.wide_D
-    expected = [y_1D, y_1D - at.last_ND, y_1D @ at.step_DD.inverse().T, v_1D, v_1D @ at.level_DD.inverse().T]
+    expected = [y_1D, y_1D - at.last_ND, y_1D @ at.step_DD.inverse().T, v_1D]
+    expected += [v_1D @ at.level_DD.inverse().T, y_1D / at.size_ND]
     torch.testing.assert_close(r_NAD, torch.stack(expected, 1))
     # w is what y moves by when r does, the features before it as they are.
     for d in range(3):
         moved_1D = y_1D.clone()
         moved_1D[0, d] += 1e-6
         slope_A = (at.seen(moved_1D)[0] - r_NAD)[0, :, d] / 1e-6
-        torch.testing.assert_close(1 / slope_A, torch.exp(log_unit_AD[:, d]), rtol=1e-6, atol=0)
+        torch.testing.assert_close(1 / slope_A, torch.exp(log_unit_NAD[0, :, d]), rtol=1e-6, atol=0)
 
 
 def test_draws_are_from_the_density() -> None:
