@@ -18,8 +18,11 @@ A model that asks several questions of a record (is it strange after the one bef
 stream at all?) gives several surprises. Their p-values are combined by Fisher's statistic −Σ log p, which is
 ranked against its own memory in turn: the questions need not be independent.
 
-Exceeding surprises enter the memory too: ranks are robust to them. N records; S surprises a record; W the
-memory's length; R = S + 1 memories (1 where S = 1).
+Exceeding surprises enter the memory too: ranks are robust to them. With caution those of an incident, records
+of p ≤ `CAUTION_P` in a row, enter it at its end, or when there are `PATIENCE` of them: an incident does not
+become normal within itself, and what goes on for longer is the new normal, as it has its share of the memory.
+
+N records; S surprises a record; W the memory's length; R = S + 1 memories (1 where S = 1); Q = `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
@@ -36,21 +39,29 @@ MEMORY = 4096  # ranks alone reach one in 4,097
 REFIT = 64  # records between fits of the tail
 TAIL = 0.1  # share of the memory that the tail is fitted to
 MIN_P = 1e-300
+CAUTION_P = 1e-3
+PATIENCE = 256  # records of an incident
+SETTLED = 256  # records ranked before there is an incident
 
 
 class Calibration:
     """Ranks a key's surprises against its own recent ones."""
 
-    def __init__(self, surprises: int) -> None:
-        self._S = surprises
+    def __init__(self, surprises: int, cautious: bool = False) -> None:
+        self._S, self._cautious = surprises, cautious
         self._R = 1 if surprises == 1 else surprises + 1
 
     def fields(self) -> dict[str, Field]:
-        """The memories, how many records were ranked, and u, ξ, β of each fitted tail."""
+        """The memories, how many records were ranked, and u, ξ, β of each fitted tail; the incident."""
+        incident = {
+            "calibration_held_RQ": Field((self._R, PATIENCE), dtype="float32"),
+            "calibration_holding": Field(dtype="int64"),
+        }
         return {
             "calibration_memory_RW": Field((self._R, MEMORY), dtype="float32"),
             "calibration_count": Field(dtype="int64"),
             "calibration_tail_R3": Field((self._R, 3)),
+            **(incident if self._cautious else {}),
         }
 
     def rank(self, slab: Slab, row_N: Ints, surprise_NS: Floats, learn_N: Bools) -> tuple[Floats, Ints]:
@@ -61,32 +72,54 @@ class Calibration:
         """
         p_N = np.ones(len(row_N))
         ranked_N = np.zeros(len(row_N), dtype=np.int64)
-        memory, counts = slab.host("calibration_memory_RW"), slab.host("calibration_count")
-        tails = slab.host("calibration_tail_R3")
-        # float32, as the memory: a surprise must compare equal to itself.
-        surprises = surprise_NS.astype(np.float32)
-        known_N = np.asarray(~np.isnan(surprise_NS).any(axis=1))
-        for n, (row, known, learn) in enumerate(
-            zip(row_N.tolist(), known_N.tolist(), learn_N.tolist(), strict=True)
-        ):
-            count = ranked_N[n] = int(counts[row])
-            if not known:
-                continue
-            filled = min(count, MEMORY)
-            ranked_R: list[float] = surprises[n].tolist()
-            p_R = [self._p(memory[row, r], filled, s, tails[row, r]) for r, s in enumerate(ranked_R)]
-            if self._S > 1:
-                fisher = float(np.float32(-sum(math.log(p) for p in p_R)))
-                ranked_R.append(fisher)
-                p_R.append(self._p(memory[row, self._S], filled, fisher, tails[row, self._S]))
-            p_N[n] = p_R[-1]
-            if learn:
-                memory[row, :, count % MEMORY] = ranked_R
-                counts[row] = count + 1
-                if (count + 1) % REFIT == 0:
-                    for r in range(self._R):
-                        tails[row, r] = fit_tail(memory[row, r, : min(count + 1, MEMORY)])
+        for n, (row, learn) in enumerate(zip(row_N.tolist(), learn_N.tolist(), strict=True)):
+            p_N[n], ranked_N[n], _ = self.rank_one(slab, row, surprise_NS[n], learn)
         return p_N, ranked_N
+
+    def rank_one(self, slab: Slab, row: int, surprise_S: Floats, learn: bool) -> tuple[float, int, bool]:
+        """As `rank`, one record; and whether it is one of an incident (never without caution)."""
+        memory_RW, tail_R3 = slab.host("calibration_memory_RW")[row], slab.host("calibration_tail_R3")[row]
+        count = int(slab.host("calibration_count")[row])
+        if np.isnan(surprise_S).any():
+            return 1.0, count, False
+        filled = min(count, MEMORY)
+        # float32, as the memory: a surprise must compare equal to itself.
+        ranked_R: list[float] = surprise_S.astype(np.float32).tolist()
+        p_R = [self._p(memory_RW[r], filled, s, tail_R3[r]) for r, s in enumerate(ranked_R)]
+        if self._S > 1:
+            fisher = float(np.float32(-sum(math.log(p) for p in p_R)))
+            ranked_R.append(fisher)
+            p_R.append(self._p(memory_RW[self._S], filled, fisher, tail_R3[self._S]))
+        incident = self._cautious and count >= SETTLED and p_R[-1] <= CAUTION_P
+        if learn and not incident:
+            self._release(slab, row)
+            self._remember(slab, row, ranked_R)
+        elif learn:
+            holding = int(slab.host("calibration_holding")[row])
+            slab.host("calibration_held_RQ")[row, :, holding] = ranked_R
+            slab.host("calibration_holding")[row] = holding + 1
+            if holding + 1 == PATIENCE:
+                self._release(slab, row)
+                incident = False
+        return p_R[-1], count, incident
+
+    def _release(self, slab: Slab, row: int) -> None:
+        """The incident is over: it enters the memory."""
+        if not self._cautious:
+            return
+        held_RQ = slab.host("calibration_held_RQ")[row]
+        for q in range(int(slab.host("calibration_holding")[row])):
+            self._remember(slab, row, held_RQ[:, q])
+        slab.host("calibration_holding")[row] = 0
+
+    def _remember(self, slab: Slab, row: int, ranked_R: ArrayLike) -> None:
+        memory_RW, counts = slab.host("calibration_memory_RW")[row], slab.host("calibration_count")
+        count = int(counts[row])
+        memory_RW[:, count % MEMORY] = ranked_R
+        counts[row] = count + 1
+        if (count + 1) % REFIT == 0:
+            for r in range(self._R):
+                slab.host("calibration_tail_R3")[row, r] = fit_tail(memory_RW[r, : min(count + 1, MEMORY)])
 
     @staticmethod
     def _p(memory_W: NDArray[np.float32], filled: int, surprise: float, tail_3: Floats) -> float:

@@ -77,7 +77,7 @@ class Task:
         self.model = build(config.model, len(features), config.window, device)
         self._clock = Clock(config.window)
         self._values = Values()
-        self._calibration = Calibration(self.model.surprises)
+        self._calibration = Calibration(self.model.surprises, self.model.cautious)
         self._episodes = Episodes(config.anomaly)
         ttl_ms = None if config.key_ttl is None else config.key_ttl // timedelta(milliseconds=1)
         self._expiry = None if ttl_ms is None else Expiry(ttl_ms)
@@ -122,16 +122,31 @@ class Task:
         return Results.together(columns, parts, self.model.surprises)
 
     def _run(self, columns: Columns, row_N: Ints) -> Results:
-        ticks, scores = self._advance(columns, row_N, learn=True)
-        p_N, ranked_N = self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
+        ticks, scores, p_N, ranked_N = self._advance(columns, row_N, learn=True)
         verdicts = self._episodes.judge(self.slab, row_N, columns, scores, p_N, ranked_N, ticks)
         return Results(columns, scores, p_N, verdicts, ticks)
 
-    def _advance(self, columns: Columns, row_N: Ints, learn: bool) -> tuple[Ticks, Scores]:
+    def _advance(self, columns: Columns, row_N: Ints, learn: bool) -> tuple[Ticks, Scores, Floats, Ints]:
         ticks = self._clock.advance(self.slab, row_N, columns.timestamp_N)
         value_ND = np.clip(columns.value_ND, -LARGEST, LARGEST)
         self._values.observe(self.slab, row_N, value_ND, ticks.late_N)
-        return ticks, self.model.run(self.slab, row_N, value_ND, ticks, self._residents.learners, learn)
+        run = partial(self.model.run, self.slab, row_N, value_ND, ticks, self._residents.learners, learn)
+        if not self.model.cautious:
+            scores = run()
+            if not learn:  # nobody asks how a record ranks
+                return ticks, scores, np.empty(0), np.empty(0, dtype=np.int64)
+            return ticks, scores, *self._calibration.rank(self.slab, row_N, scores.surprise_NS, ~ticks.late_N)
+        # What a record teaches depends on how it ranks: each is ranked between its score and its lesson.
+        p_N, ranked_N = np.ones(len(row_N)), np.zeros(len(row_N), dtype=np.int64)
+
+        def heed(scores: Scores, n: int) -> bool:
+            surprise_S, learned = scores.surprise_NS[n], not ticks.late_N[n]
+            p_N[n], ranked_N[n], incident = self._calibration.rank_one(
+                self.slab, int(row_N[n]), surprise_S, learned
+            )
+            return incident
+
+        return ticks, run(heed), p_N, ranked_N
 
     def follow(self, columns: Columns) -> None:
         """Move on over records without learning from them: what is carried from record to record (the

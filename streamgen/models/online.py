@@ -6,7 +6,7 @@ learner knows is a function of its own records alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
@@ -80,10 +80,15 @@ class Scores:
         )
 
 
+# Whether record n, of which the scores are written, is anomalous: asked once for each record, in their order.
+Heed = Callable[[Scores, int], bool]
+
+
 class OnlineModel(Protocol):
     """Scores a batch of records and learns from them, one learner's records in their order."""
 
     name: str
+    cautious: bool  # it asks `heed` before it learns from a record (`caution`)
     kinds: tuple[Kind, ...]  # of sequences that it gives; none: it only detects
     surprises: int  # S
 
@@ -101,9 +106,11 @@ class OnlineModel(Protocol):
         ticks: Ticks,
         learners: Sequence[Learner],
         learn: bool = True,
+        heed: Heed | None = None,
     ) -> Scores:
         """Score each record, then learn from it. A late record is scored and changes nothing.
 
+        `heed` is given to a cautious model: it says which records to learn from with caution.
         `learners[row]` names a row. The split of records into calls changes no bit of any result. Without
         `learn` no update is made and nothing is kept to learn from later: carried state, scales and open
         window move over the records, weights and what belongs to them stay.

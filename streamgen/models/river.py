@@ -22,7 +22,7 @@ from streamgen.errors import InputError
 from streamgen.models import scale
 from streamgen.models.likelihood import Likelihood
 from streamgen.models.noise import generator
-from streamgen.models.online import Kind, Learner, Scores
+from streamgen.models.online import Heed, Kind, Learner, Scores
 from streamgen.models.scale import Scale
 from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
@@ -50,6 +50,7 @@ class RiverDetector:
 
     name = "river"
     kinds: tuple[Kind, ...] = ()
+    cautious = False
     surprises = 1
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
@@ -77,6 +78,7 @@ class RiverDetector:
         ticks: Ticks,
         learners: Sequence[Learner],
         learn: bool = True,
+        heed: Heed | None = None,
     ) -> Scores:
         """See `OnlineModel.run`. A missing feature is left out of River's record, as River has it."""
         scores = Scores.empty(len(value_ND), self.D, self.surprises)

@@ -31,6 +31,7 @@ from streamgen.config import WindowConfig
 from streamgen.models import axes, scale, stretch
 from streamgen.models.activation import Activation
 from streamgen.models.axes import Axes, Float32s, compressed
+from streamgen.models.caution import CautiousSettings
 from streamgen.models.free_run import following, warm
 from streamgen.models.initial import initial
 from streamgen.models.joint import Places
@@ -38,8 +39,7 @@ from streamgen.models.judged import judged
 from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
-from streamgen.models.online import KINDS, Kind, Learner, Scores, check_kind
-from streamgen.models.optimiser import OptimiserSettings
+from streamgen.models.online import KINDS, Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.rvae_sequences import Sequences, hidden, network_of
 from streamgen.models.scale import Scale
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
@@ -51,7 +51,7 @@ from streamgen.records import Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks
 
 
-class Settings(OptimiserSettings):
+class Settings(CautiousSettings):
     """Settings of `rvae`."""
 
     presets = {  # noqa: RUF012 (pydantic's own, of the class)
@@ -120,7 +120,7 @@ class RVAE:
     surprises = 3  # after the records before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
-        self.settings = settings
+        self.settings, self.cautious = settings, settings.cautious
         self.shape = Shape(
             features, settings.hidden, settings.latent, settings.components, TIME_FEATURES, settings.layers,
             settings.dense, settings.activation, settings.joint if settings.preset == "full" else 0,
@@ -167,6 +167,7 @@ class RVAE:
         ticks: Ticks,
         learners: Sequence[Learner],
         learn: bool = True,
+        heed: Heed | None = None,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -177,11 +178,13 @@ class RVAE:
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                anomalous = heed is not None and heed(scores, n)
                 if ticks.late_N[n]:
                     continue
-                if learn:
+                value_D = self.settings.taught(scores, n, value_ND[n]) if anomalous else value_ND[n]
+                if learn and not anomalous:
                     stretch.observe(slab, row, gradient_D)
-                complete = self._advance(slab, row, value_ND[n], time_NC[n])
+                complete = self._advance(slab, row, value_D, time_NC[n])
             if complete and learn:
                 self.windowed.learn(slab, row, learners[row], scores, self.loss_and_gradient)
         return scores

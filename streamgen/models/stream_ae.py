@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal, Self
 
@@ -42,14 +42,15 @@ from torch import Tensor
 from streamgen.config import WindowConfig
 from streamgen.models import scale, units
 from streamgen.models.activation import ACTIVATIONS, Activation
+from streamgen.models.caution import CautiousSettings
 from streamgen.models.contributions import shares
 from streamgen.models.factor_t import Predictive, half_width, likelihood
 from streamgen.models.flat import flat_size, flat_views
 from streamgen.models.gru import layer_name
 from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.noise import generator
-from streamgen.models.online import Kind, Learner, Scores, check_kind
-from streamgen.models.optimiser import Optimiser, OptimiserSettings
+from streamgen.models.online import Heed, Kind, Learner, Scores, check_kind
+from streamgen.models.optimiser import Optimiser
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
@@ -165,17 +166,24 @@ def window_loss(
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One scored record on its way into the state; `unit_D` is that of its step."""
+    """One record on its way into the state; `unit_D` is that of its step. Values are filled where they are
+    missing, once it is known what was expected in their place."""
 
     there_D: Bools
-    filled_D: Floats
+    value_D: Floats
     unit_D: Floats
     time_C: Float32s
+    time_1C: Tensor
     target_1D: Tensor
     seen_1D: Tensor
 
+    def filled(self, expected_D: Floats) -> _Record:
+        """What the state sees of a missing value is what was expected in its place, if anything was."""
+        instead_D = np.where(np.isnan(expected_D), 0.0, expected_D)
+        return replace(self, value_D=np.where(self.there_D, self.value_D, instead_D))
 
-class Settings(OptimiserSettings):
+
+class Settings(CautiousSettings):
     """Settings of `stream_ae`."""
 
     presets = {  # noqa: RUF012 (pydantic's own, of the class)
@@ -239,7 +247,7 @@ class StreamAE:
     surprises = 3  # after the record before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
-        self.settings = settings
+        self.settings, self.cautious = settings, settings.cautious
         latent = min(settings.latent, features)
         self.shape = Shape(features, settings.hidden, latent, TIME_FEATURES, settings.layers, settings.dense)
         self.T, self.stride = window.length, window.stride or window.length
@@ -292,6 +300,7 @@ class StreamAE:
         ticks: Ticks,
         learners: Sequence[Learner],
         learn: bool = True,
+        heed: Heed | None = None,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -301,10 +310,15 @@ class StreamAE:
                 slab.host("window_fill")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
-                record = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                value_D = value_ND[n]
+                record = self._score(slab, row, value_D, time_NC[n], scores, n)
+                anomalous = heed is not None and heed(scores, n)
                 if ticks.late_N[n]:
                     continue
-                complete = self._advance(slab, row, value_ND[n], record)
+                if anomalous:
+                    value_D = self.settings.taught(scores, n, value_D)
+                    record = self._record(slab, row, value_D, time_NC[n]).filled(scores.expected_ND[n])
+                complete = self._advance(slab, row, value_D, record)
             if complete and not learn:
                 self._slide(slab, row)
             elif complete:
@@ -404,24 +418,14 @@ class StreamAE:
         self, slab: Slab, row: int, value_D: Floats, time_C: Float32s, scores: Scores, n: int
     ) -> _Record:
         """Score record n against the state before it, and write the result into `scores`."""
-        D, C = self.shape.D, self.shape.C
-        now = Scale.of(slab, row)
-        _, _, unit_D = units.units(slab, row, self.settings.normalisation)
-        there_D = ~np.isnan(value_D)
-        first_D = now.count_D == 0
-        seen_D = there_D & ~first_D
-        # One small buffer crosses to the device: time features, then target and mask.
-        host = np.empty(C + 2 * D, dtype=np.float32)
-        host[:C] = time_C
-        y_D = np.minimum(np.maximum((value_D - now.last_D) / unit_D, -1e6), 1e6)
-        host[C : C + D] = np.where(seen_D, y_D, 0.0)
-        host[C + D :] = seen_D
-        device_1 = torch.from_numpy(host).to(self.device)[None]
-        time_1C, target_1D, seen_1D = device_1[:, :C], device_1[:, C : C + D], device_1[:, C + D :]
+        D = self.shape.D
+        now, record = Scale.of(slab, row), self._record(slab, row, value_D, time_C)
+        unit_D, first_D = record.unit_D, now.count_D == 0
+        seen_D = record.there_D & ~first_D
         w = self.weights(slab, row)
         hidden_1S, skip_12D = slab.tensor("hidden_1S")[row], slab.tensor("skip_12D")[row]
-        p = predict(w, hidden_1S, skip_12D, time_1C, self.settings.dof, self.settings.activation)
-        scored = likelihood(p, target_1D, seen_1D)
+        p = predict(w, hidden_1S, skip_12D, record.time_1C, self.settings.dof, self.settings.activation)
+        scored = likelihood(p, record.target_1D, record.seen_1D)
         host_out = torch.cat(
             [scored.nll_B, scored.tail_B, scored.quadratic_BD[0], scored.expected_BD[0], p.scale_BD()[0]]
         )
@@ -442,22 +446,36 @@ class StreamAE:
         scores.expected_ND[n] = centre_D
         scores.low_ND[n] = centre_D - self._t90 * unit_D * scale_D
         scores.high_ND[n] = centre_D + self._t90 * unit_D * scale_D
-        # What the state sees of a missing value is what was expected in its place.
-        filled_D = np.where(there_D, value_D, np.where(first_D, 0.0, centre_D))
-        return _Record(there_D, filled_D, unit_D, time_C, target_1D, seen_1D)
+        return record.filled(centre_D)
+
+    def _record(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> _Record:
+        """A record as the state before it sees it."""
+        D, C, now = self.shape.D, self.shape.C, Scale.of(slab, row)
+        _, _, unit_D = units.units(slab, row, self.settings.normalisation)
+        there_D = ~np.isnan(value_D)
+        seen_D = there_D & (now.count_D > 0)
+        # One small buffer crosses to the device: time features, then target and mask.
+        host = np.empty(C + 2 * D, dtype=np.float32)
+        host[:C] = time_C
+        y_D = np.minimum(np.maximum((value_D - now.last_D) / unit_D, -1e6), 1e6)
+        host[C : C + D] = np.where(seen_D, y_D, 0.0)
+        host[C + D :] = seen_D
+        device_1 = torch.from_numpy(host).to(self.device)[None]
+        time_1C, target_1D, seen_1D = device_1[:, :C], device_1[:, C : C + D], device_1[:, C + D :]
+        return _Record(there_D, value_D, unit_D, time_C, time_1C, target_1D, seen_1D)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, record: _Record) -> bool:
         """Move scales, window and carried state over a record; True when the window is complete."""
         D, C = self.shape.D, self.shape.C
         now, kind = Scale.of(slab, row), self.settings.normalisation
         step_D = value_D - now.last_D  # NaN where one is missing
-        last_D = np.where(np.isnan(now.last_D), record.filled_D, now.last_D)
+        last_D = np.where(np.isnan(now.last_D), record.value_D, now.last_D)
         now.observe(value_D, record.there_D)
         units.observe(slab, row, kind, value_D, step_D)
         origin_D, level_D, _ = units.units(slab, row, kind)
         host = np.empty(3 * D + C, dtype=np.float32)
-        host[:D] = 4.0 * np.tanh((record.filled_D - origin_D) / level_D / 4.0)
-        host[D : 2 * D] = 4.0 * np.tanh((record.filled_D - last_D) / record.unit_D / 4.0)
+        host[:D] = 4.0 * np.tanh((record.value_D - origin_D) / level_D / 4.0)
+        host[D : 2 * D] = 4.0 * np.tanh((record.value_D - last_D) / record.unit_D / 4.0)
         host[2 * D : 3 * D] = record.there_D
         host[3 * D :] = record.time_C
         input_1I = torch.from_numpy(host).to(self.device)[None]

@@ -35,7 +35,7 @@ from streamgen.models.judged import judged
 from streamgen.models.likelihood import Likelihood, one_step
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
-from streamgen.models.online import Kind, Learner, Scores, check_kind
+from streamgen.models.online import Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
@@ -54,7 +54,7 @@ class StreamAEFull:
     surprises = 3  # after the record before; for the stream at all; of the recent level
 
     def __init__(self, settings: Settings, features: int, window: WindowConfig, device: str) -> None:
-        self.settings = settings
+        self.settings, self.cautious = settings, settings.cautious
         self.shape = Shape(
             features, settings.hidden, settings.components, TIME_FEATURES, settings.layers, settings.dense,
             settings.activation,
@@ -105,6 +105,7 @@ class StreamAEFull:
         ticks: Ticks,
         learners: Sequence[Learner],
         learn: bool = True,
+        heed: Heed | None = None,
     ) -> Scores:
         """See `OnlineModel.run`. One record at a time with fixed shapes: no result depends on its batch."""
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
@@ -116,12 +117,15 @@ class StreamAEFull:
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
+                anomalous = heed is not None and heed(scores, n)
                 if ticks.late_N[n]:
                     continue
-                if learn:
+                value_D = self.settings.taught(scores, n, value_ND[n]) if anomalous else value_ND[n]
+                if learn and not anomalous:
                     stretch.observe(slab, row, gradient_D)
-                    fan.observe(slab, row, value_ND[n], ~np.isnan(value_ND[n]))
-                complete = self._advance(slab, row, value_ND[n], time_NC[n])
+                if learn:
+                    fan.observe(slab, row, value_D, ~np.isnan(value_D))
+                complete = self._advance(slab, row, value_D, time_NC[n])
             if complete:
                 if learn:
                     self.windowed.learn(slab, row, learners[row], scores, self.loss_and_gradient)
