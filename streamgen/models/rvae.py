@@ -45,6 +45,7 @@ from streamgen.models.scale import Scale
 from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.span import Span
 from streamgen.models.units import Normalisation
 from streamgen.models.windowed import Parts, Windowed
 from streamgen.records import Floats, Ints
@@ -277,17 +278,19 @@ class RVAE:
             visible_BT1 = (np.arange(self.T) < visible_B[:, None])[:, :, None]
             stopped_BTD = np.take_along_axis(value_BTD, index_BT[:, :, None], 1)
             target_BTD, known_BTD = now.targets(value_BTD, seen_BTD)
-            at = None
+            whole = None
             if self.shape.joint:
                 earlier_BTD = np.concatenate([value_BTD[:, :1], value_BTD[:, :-2]], axis=1)
                 place = now.places(*(x.reshape(-1, x.shape[2]) for x in (value_BTD[:, :-1], earlier_BTD)))
-                at = Places(*map(self._tensor, place))
+                y_ND = target_BTD[:, 1:].reshape(-1, self.shape.D)
+                y_ND = y_ND + Span.of(slab, row).jitter() / now.delta_D * noise.standard_normal(y_ND.shape)
+                whole = Places(*map(self._tensor, place)), self._tensor(y_ND)
             windows = Windows(
                 self._tensor(now.window(value_BTD, seen_BTD, time_BTC)),
                 self._tensor(now.window(stopped_BTD, seen_BTD & visible_BT1, time_BTC)),
                 self._tensor(target_BTD),
                 self._tensor(known_BTD),
-                at,
+                whole,
             )
         eps_BZ = self._tensor(noise.standard_normal((B, self.shape.Z)).astype(np.float32))
         annealed = min(1.0, int(slab.host("updates")[row]) / settings.kl_annealing)

@@ -98,13 +98,13 @@ class Shape:
 class Windows:
     """B windows as the network sees them, float32; targets are float64, in units of levels (the first) and
     steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden.
-    `at` is where the N steps begin, for the density of whole records."""
+    `whole` are where the N steps begin and what they are, for the density of whole records."""
 
     input_BTI: Tensor
     hidden_BTI: Tensor
     target_BTD: Tensor
     seen_BTD: Tensor
-    at: Places | None = None
+    whole: tuple[Places, Tensor] | None = None
 
 
 class SequenceVAE:
@@ -173,9 +173,10 @@ class SequenceVAE:
         kl_BZ = 0.5 * (mean_BZ**2 + torch.exp(2.0 * log_scale_BZ) - 1.0) - log_scale_BZ
         steps = self._steps(windows, z_BZ)
         nll = self._nll(windows, z_BZ, steps).sum()
-        if windows.at is not None:
+        if windows.whole is not None:
+            at, y_ND = windows.whole
             whole_N = windows.seen_BTD[:, 1:].flatten(0, 1).all(1)
-            joint_N = self.joint(*steps, windows.at).nll(windows.target_BTD[:, 1:].flatten(0, 1))
+            joint_N = self.joint(*steps, at).nll(y_ND)
             nll = nll + torch.where(whole_N, joint_N, 0.0).sum()
         free_kl = len(z_BZ) * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
         return (nll + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)

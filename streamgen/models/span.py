@@ -7,9 +7,10 @@ the record before the next. So what a learner generates keeps to what was seen:
 - on the grid that all its values lie on, in millionths (a sensor of two decimals, a counter of tens);
 - a feature that was never above another one is not above it (a day's highest price).
 
-A draw that does not is made again (rejection sampling of the truncated distribution); onto the grid it is
-moved. What did not happen in n records has a probability of about one in n, so little is cut off that should
-be there. D features, B sequences, P pairs; units are the input's.
+A draw is moved onto the grid. One that leaves the rest is made again (rejection sampling of the truncated
+distribution), but for one that is as good as inside: many streams stand at their end. What did not happen in
+n records has a probability of about one in n, so little is cut off that should be there. D features, B
+sequences, P pairs; units are the input's.
 """
 
 from __future__ import annotations
@@ -91,22 +92,29 @@ class Span(NamedTuple):
     ) -> Floats:
         """[B, D] values origin + unit y, of one y from each of B distributions, that keep to the span; one
         that leaves it `AGAIN` times is moved to where it ends."""
-        y_BD = one.draw(noise)
-        lower_P, upper_P = self.ordered()
+        y_BD, pairs = one.draw(noise), self.ordered()
         for _ in range(AGAIN):
-            step_BD = unit_D * y_BD.cpu().numpy()
-            inside_BD = self.nearest(origin_BD + step_BD, step_BD)
-            out_B = self.beyond(origin_BD + step_BD, step_BD)
-            out_B |= (inside_BD[:, lower_P] > inside_BD[:, upper_P] + NEAR * unit_D[upper_P]).any(axis=1)
+            value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
+            out_B = self.beyond(value_BD, value_BD - origin_BD, NEAR * unit_D)
+            out_B |= self._out_of_order(value_BD, value_BD - origin_BD, pairs, NEAR * unit_D)
             if not out_B.any():
                 break
             beyond_B = torch.from_numpy(out_B).to(y_BD.device)
             y_BD[beyond_B] = one.some(beyond_B).draw(noise)
-        step_BD = unit_D * y_BD.cpu().numpy()
-        value_BD = self.on_grid(self.nearest(origin_BD + step_BD, step_BD))
-        for lower, upper in zip(lower_P.tolist(), upper_P.tolist(), strict=True):
+        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
+        value_BD = self.nearest(value_BD, value_BD - origin_BD)
+        for lower, upper in zip(*(part.tolist() for part in pairs), strict=True):
             np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
         return value_BD
+
+    def _out_of_order(
+        self, value_BD: Floats, step_BD: Floats, pairs: tuple[Ints, Ints], near_D: Floats
+    ) -> Bools:
+        """[B] which sequences have a feature further above another one than `near`, of one that moves."""
+        lower_P, upper_P = pairs
+        inside_BD = self.nearest(value_BD, step_BD)
+        above_BP = inside_BD[:, lower_P] > inside_BD[:, upper_P] + near_D[upper_P]
+        return np.asarray(above_BP.any(axis=1))
 
     def ordered(self) -> tuple[Ints, Ints]:
         """[P] pairs of features of which the first was often below the second and never above it."""
@@ -115,15 +123,26 @@ class Span(NamedTuple):
 
     def on_grid(self, value_BD: Floats) -> Floats:
         """[B, D] the nearest values that are multiples of the grid, where there is one."""
-        width_D = np.where((self.told_D == ENOUGH) & (self.grid_D > 0), self.grid_D, np.nan)
-        return np.where(
-            np.isnan(width_D), value_BD, np.rint(value_BD * MILLION / width_D) * width_D / MILLION
-        )
+        width_D = self._millionths()
+        near_BD = np.rint(value_BD * MILLION / width_D) * width_D / MILLION
+        return np.where(np.isnan(width_D), value_BD, near_BD)
 
-    def beyond(self, value_BD: Floats, step_BD: Floats) -> Bools:
-        """[B] which sequences leave it in any feature that moved: no draw is the one value of another, so
-        it is not drawn again for that, but put there (`nearest`)."""
-        out_BD = (value_BD != self._within(value_BD)) | (step_BD != self._step(step_BD))
+    def jitter(self) -> Floats:
+        """[D] the deviation of noise that `on_grid` takes away again; zero where there is no grid.
+
+        The likelihood of a density has no bound on values of a grid: what is learned of them is learned
+        from values with such noise (dequantisation: Uria et al. 2013; Theis et al. 2016)."""
+        return np.nan_to_num(self._millionths()) / MILLION / 8.0  # half a step of the grid is four deviations
+
+    def _millionths(self) -> Floats:
+        """[D] widths of the grid, NaN where there is none."""
+        return np.where((self.told_D == ENOUGH) & (self.grid_D > 0), self.grid_D, np.nan)
+
+    def beyond(self, value_BD: Floats, step_BD: Floats, near_D: Floats) -> Bools:
+        """[B] which sequences leave it by more than `near` in any feature that moved: no draw is the one
+        value of another, so it is not drawn again for that, but put there (`nearest`)."""
+        out_BD = np.abs(value_BD - self._within(value_BD)) > near_D
+        out_BD |= np.abs(step_BD - self._step(step_BD)) > near_D
         return np.asarray((out_BD & ~self._still_D()).any(axis=1))
 
     def _still_D(self) -> Bools:

@@ -45,7 +45,8 @@ def windows(missing: bool, whole: bool = False) -> Windows:
     if not whole:
         return Windows(*given)
     N, wide_D = B * (T - 1), torch.tensor([1.5, 2.0], dtype=torch.float64)
-    return Windows(*given, Places(draw(N, 2), draw(N, 2), wide_D, *axes()))
+    places = Places(draw(N, 2), draw(N, 2), torch.exp(draw(N, 2)), wide_D, *axes())
+    return Windows(*given, (places, draw(N, 2)))
 
 
 def used(shape: Shape) -> torch.Tensor:
@@ -205,7 +206,7 @@ def test_whole_records_alone_have_a_part_in_the_joint_density() -> None:
     """The loss with it less the loss without, against the sum over the records that miss nothing."""
     flat_P, data, noise_BZ = draw(WHOLE.size), windows(True, True), draw(B, WHOLE.Z, scale=1.0)
     net = network(flat_P, shape=WHOLE)
-    without = replace(data, at=None)
+    without = replace(data, whole=None)
     values = data.seen_BTD.sum()
     more = (net.loss(data, noise_BZ, 0.7, 0.05) - net.loss(without, noise_BZ, 0.7, 0.05)) * values
     mean_BZ, log_scale_BZ = net.encode(data.hidden_BTI)
@@ -217,8 +218,10 @@ def test_whole_records_alone_have_a_part_in_the_joint_density() -> None:
         one = slice(b, b + 1)
         time_1TC = data.input_BTI[one, 1 : t + 1, 6:]
         state_1S = net.decode(z_BZ[one], data.input_BTI[one, :t], time_1TC, net.begin(z_BZ[one]))[:, -1]
-        assert data.at is not None
-        at = replace(data.at, last_ND=data.at.last_ND[n : n + 1], home_ND=data.at.home_ND[n : n + 1])
+        assert data.whole is not None
+        at, y_ND = data.whole
+        here = slice(n, n + 1)
+        at = replace(at, last_ND=at.last_ND[here], home_ND=at.home_ND[here], size_ND=at.size_ND[here])
         joint = net.joint(z_BZ[one], data.input_BTI[one, t - 1], state_1S, at)
-        expected += float(joint.nll(data.target_BTD[one, t]))
+        expected += float(joint.nll(y_ND[here]))
     assert float(more) == pytest.approx(expected, rel=1e-9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from streamgen.models import span
@@ -39,20 +40,21 @@ def test_who_leaves_it_and_comes_back_to_its_end() -> None:
     now = spanned(np.array([[0.0, 5.0], [2.0, 4.0], [1.0, 5.0]]))  # 0 … 2 by −1 … 2, 4 … 5 by −1 … 1
     step_BD = np.array([[0.5, 0.5], [-0.5, 0.0], [2.5, 0.0], [0.0, -1.5], [1.5, 0.0]])
     value_BD = np.array([[1.5, 4.5], [-0.5, 4.5], [1.5, 4.5], [1.0, 4.0], [2.5, 4.0]])
-    assert now.beyond(value_BD, step_BD).tolist() == [False, True, True, True, True]
+    none_D = np.zeros(2)
+    assert now.beyond(value_BD, step_BD, none_D).tolist() == [False, True, True, True, True]
     nearest_BD = now.nearest(value_BD, step_BD)
     assert nearest_BD.tolist() == [[1.5, 4.5], [0.0, 4.5], [1.0, 4.5], [1.0, 4.5], [2.0, 4.0]]
-    assert now.anywhere().beyond(value_BD, step_BD).tolist() == [False, False, True, True, False]
-    assert now.jumping().beyond(value_BD, step_BD).tolist() == [False, True, False, False, True]
+    assert now.anywhere().beyond(value_BD, step_BD, none_D).tolist() == [False, False, True, True, False]
+    assert now.jumping().beyond(value_BD, step_BD, none_D).tolist() == [False, True, False, False, True]
 
 
 def test_a_feature_that_was_never_seen_or_never_moved_has_nothing_drawn_again() -> None:
     """It would be for ever: no draw is the one value. It is put there."""
     now = spanned(np.array([[3.0, np.nan, 0.0], [3.0, np.nan, 1.0], [3.0, np.nan, 0.0]]))
     value_BD, step_BD = np.array([[9.0, 7.0, 0.5]]), np.array([[6.0, 7.0, 0.5]])
-    assert not now.beyond(value_BD, step_BD).any()
+    assert not now.beyond(value_BD, step_BD, np.zeros(3)).any()
     assert now.nearest(value_BD, step_BD).tolist() == [[3.0, 7.0, 0.5]]
-    assert now.beyond(np.array([[3.0, 7.0, 1.5]]), np.array([[0.0, 7.0, 0.5]])).all()
+    assert now.beyond(np.array([[3.0, 7.0, 1.5]]), np.array([[0.0, 7.0, 0.5]]), np.zeros(3)).all()
 
 
 def test_beside_a_column_that_never_moves_no_other_is_pushed_to_its_end() -> None:
@@ -109,3 +111,28 @@ def test_a_column_that_was_never_above_another_one_is_not_above_it() -> None:
         assert (drawn_BD[:, lower] <= drawn_BD[:, upper]).all()
         # Drawn again, and not moved to where they are equal: but for what a fiftieth of a step explains.
         assert (drawn_BD[:, lower] == drawn_BD[:, upper]).mean() < 0.1
+
+
+def test_who_stands_at_the_end_of_the_range_is_not_drawn_again() -> None:
+    """A lamp in tens and a share, both nothing half of the time: a draw of nothing is a bit below it every
+    second time."""
+    rng, N = np.random.default_rng(0), 4000
+    on_N2 = np.stack([rng.integers(1, 5, 500) * 10.0, rng.random(500)], 1)
+    now = spanned(np.where(rng.random(500)[:, None] < 0.5, 0.0, on_N2))
+    weight_NK = torch.log(torch.tensor([0.5, 0.5])).expand(N, 2)
+    mean_NKD = torch.tensor([[0.0, 0.0], [2.0, 2.0]]).expand(N, 2, 2)
+    log_scale_NKD = torch.tensor([[-5.5, -5.5], [-2.0, -2.0]]).expand(N, 2, 2)
+    mixture = MixtureT(weight_NK, mean_NKD, log_scale_NKD, torch.eye(2, dtype=torch.float64), 1000.0)
+    drawn_BD = now.draw(mixture, rng, np.zeros((N, 2)), np.array([10.0, 0.2]))
+    assert set(drawn_BD[:, 0]) <= {0.0, 10.0, 20.0, 30.0, 40.0}
+    assert (drawn_BD >= 0).all()
+    assert (drawn_BD[:, 0] == 0).mean() == pytest.approx(0.5, abs=0.03)
+    assert (drawn_BD[:, 1] < 0.05).mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_values_of_a_grid_are_learned_with_noise_that_it_takes_away() -> None:
+    value_ND = np.stack([np.arange(100) % 7 * 10.0, np.random.default_rng(0).normal(size=100)], 1)
+    now = spanned(value_ND)
+    assert now.jitter().tolist() == [1.25, 0.0]
+    noise_ND = np.random.default_rng(1).normal(size=(100, 2))
+    assert np.array_equal(now.on_grid(value_ND + now.jitter() * noise_ND), value_ND)
