@@ -95,8 +95,8 @@ def main() -> int:
     text = (
         "# Incidents and new regimes\n\n"
         "Made by `python benchmarks/incidents.py NAB`; its docstring says what is measured. "
-        f"{len(series)} series ({', '.join(series)}), seeds {', '.join(map(str, given.seeds))}; the spread is "
-        f"that of the seeds. {processor()}; load average {before:.1f} before and {load():.1f} after.\n\n"
+        f"{len(series)} series ({', '.join(series)}), seeds {', '.join(map(str, given.seeds))}; the spread "
+        f"is that of the seeds. {processor()}; load average {before:.1f} before and {load():.1f} after.\n\n"
         + "\n".join(lines)
         + "\n"
     )
