@@ -29,7 +29,7 @@ from streamgen.records import Columns, Floats, TopicPartition
 
 MODES = ("yes", "clip", "skip")
 BEFORE, LONG, AFTER = 1500, 60, 900
-FAR = 8.0
+FAR = 30.0
 STRANGE, NORMAL = 1e-3, 0.02
 
 
