@@ -15,9 +15,10 @@ from streamgen.cli.options import Bootstrap, Device
 if TYPE_CHECKING:
     from streamgen.config import Config, InputConfig
     from streamgen.detect import Choice
+    from streamgen.span import Bounds
     from streamgen.tuning.compare import Outcome
     from streamgen.tuning.factors import Factor, Search
-    from streamgen.tuning.stream import Bounds, Stream
+    from streamgen.tuning.stream import Stream
     from streamgen.tuning.study import Study
 
 
@@ -58,10 +59,16 @@ def tune(
         int | None, typer.Option("--records", min=1, help="Only the newest so many; without it, all.")
     ] = None,
     first: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="Topic: first record; earliest, or a time.")
+        str,
+        typer.Option(
+            "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
+        ),
     ] = "earliest",
     end: Annotated[
-        str, typer.Option("--to", metavar="TIME", help="Topic: where to end; latest, or a time.")
+        str,
+        typer.Option(
+            "--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."
+        ),
     ] = "latest",
     bootstrap: Bootstrap = None,
     timestamp_column: TimestampColumn = None,
@@ -218,7 +225,8 @@ def _stream(
 ) -> tuple[Stream, Bounds | None]:
     """The records, and of a topic between which offsets: those that the study was begun with."""
     from streamgen.errors import ConfigError
-    from streamgen.tuning.stream import bounds, of_file, of_topic
+    from streamgen.span import bounds
+    from streamgen.tuning.stream import of_file, of_topic
 
     if columns is not None:
         if (first, end) != ("earliest", "latest"):

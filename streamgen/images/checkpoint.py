@@ -33,6 +33,19 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The part of a topic that a batch of images is: first offset and end of each partition."""
+
+    topic: str
+    topic_id: str  # which topic of that name
+    between: dict[int, tuple[int, int]]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{number}: {first} to {end}" for number, (first, end) in self.between.items())
+        return f"{self.topic} ({parts})"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What the state is of. A point of the history is a step with the mean losses since the point before."""
 
@@ -44,6 +57,7 @@ class Manifest:
     images: int
     digest: str  # of the training images
     device: str
+    cut: Cut | None = None  # None: they are of files
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     watched: Mapping[str, float] = field(default_factory=dict)  # see `Watch`
     checksum: str = ""

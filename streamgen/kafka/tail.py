@@ -32,6 +32,9 @@ class Tail(Protocol):
     def position(self, source: TopicPartition) -> int:
         """The next offset that `poll` will look at; what lies before it was given, or never will be."""
 
+    def first(self, source: TopicPartition) -> int:
+        """The first offset that the partition still has. Raises `BrokerUnavailable`."""
+
     def end(self, source: TopicPartition) -> int:
         """The partition's end as it is now. Raises `BrokerUnavailable`."""
 
@@ -87,6 +90,14 @@ class KafkaTail:
         with translated(f"reading {source}"):
             position: int = self._consumer.position(ClientPartition(*source))
         return position
+
+    def first(self, source: TopicPartition) -> int:
+        partition = ClientPartition(*source)
+        with translated(f"looking for the beginning of {source}"):
+            first: int = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[
+                partition
+            ]
+        return first
 
     def end(self, source: TopicPartition) -> int:
         partition = ClientPartition(*source)

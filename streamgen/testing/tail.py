@@ -37,6 +37,9 @@ class MemoryTail:
     def position(self, source: TopicPartition) -> int:
         return self._position[source]
 
+    def first(self, source: TopicPartition) -> int:
+        return self._log.partition(source).start
+
     def end(self, source: TopicPartition) -> int:
         return self._log.partition(source).end
 

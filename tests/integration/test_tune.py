@@ -17,7 +17,8 @@ from streamgen.config import Config, KafkaConfig
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.topics import NewTopic, admin_client, create_topics
 from streamgen.records import TopicPartition
-from streamgen.tuning.stream import bounds, of_topic
+from streamgen.span import bounds
+from streamgen.tuning.stream import of_topic
 
 if TYPE_CHECKING:
     from tests.conftest import Said
