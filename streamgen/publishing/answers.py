@@ -52,7 +52,7 @@ def answer(
 
     A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
     """
-    with _failures_are_refusals(followed.source):
+    with failures_are_refusals(followed.source):
         task, checkpoint = followed.learner(key)
     kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
     if kind not in task.model.kinds:
@@ -67,7 +67,7 @@ def answer(
     times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
     if times[-1] >= LATEST_MS or times[0] < 0:
         raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
-    with _failures_are_refusals(source):
+    with failures_are_refusals(source):
         drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
     if not np.isfinite(drawn_STD).all():
         raise Refused(Refusal.FAILED, "the model gave values that are not finite")
@@ -114,7 +114,7 @@ def answer(
 
 
 @contextmanager
-def _failures_are_refusals(source: TopicPartition) -> Iterator[None]:
+def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
     """What a model raises is an answer, and stops nothing; what is the machine's fault goes through."""
     try:
         yield

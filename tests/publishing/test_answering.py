@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from streamgen.formats.decode import Decoder
-from streamgen.publishing import following, outbox, publisher
+from streamgen.publishing import answering, following, outbox
 from streamgen.publishing.requests import Refusal
 from streamgen.records import RawBatch
 from streamgen.state.files import FileStore
@@ -408,7 +408,7 @@ def test_a_crash_loses_and_doubles_no_answer(rig: Rig, fault: Fault) -> None:
 
 def test_many_requests_go_in_several_transactions(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_PENDING", 25)
-    monkeypatch.setattr(publisher, "MAX_QUEUED", 3)
+    monkeypatch.setattr(answering, "MAX_QUEUED", 3)
     transport = rig.transport()
     publishing = rig.publisher(transport)
     for n in range(12):
