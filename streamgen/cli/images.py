@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgen.cli.images_evaluate import evaluate
+from streamgen.cli.images_publish import publish
 from streamgen.cli.options import Bootstrap, Device, Seed, configuration
 from streamgen.errors import ConfigError
 
@@ -46,7 +47,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (fit, sample, interpolate, evaluate):
+    for command in (fit, sample, interpolate, publish, evaluate):
         group.command()(command)
     app.add_typer(group)
 

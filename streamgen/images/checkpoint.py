@@ -90,12 +90,20 @@ def newest(folder: Folder) -> tuple[Manifest, dict[str, Tensor]] | None:
         where = f"{folder}/{name}"
         try:
             return _decode(folder.read(name), where)
+        except FileNotFoundError:
+            pass  # a training that goes on has written newer ones and removed it
         except _Damaged as error:
             log.warning("a checkpoint is passed over for the one before it", reason=str(error))
             damaged = damaged or error
     if damaged is not None:
         raise StateError(f"{damaged} There is no whole one before it: train again.") from damaged
     return None
+
+
+def newest_name(folder: Folder) -> str | None:
+    """The file of the newest checkpoint, whole or not: another name says that there is a newer one."""
+    names = _newest_first(folder)
+    return names[0] if names else None
 
 
 def existing(folder: Folder) -> tuple[Manifest, dict[str, Tensor]]:
