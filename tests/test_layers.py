@@ -20,7 +20,7 @@ LAYERS = (
     ("testing", "evaluation"),
     (
         *("loop", "checkpoints", "tasks", "opening", "pipeline", "positions", "detect", "generation"),
-        *("heldout", "moving", "forgetting", "verifying", "publishing", "images", "tuning"),
+        *("heldout", "moving", "forgetting", "between", "verifying", "publishing", "images", "tuning"),
     ),
     ("consumers", "producers"),
     ("cli", "__main__"),

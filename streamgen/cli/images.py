@@ -1,4 +1,4 @@
-"""`streamgen images`: image models that learn in batches, from files."""
+"""`streamgen images`: image models that learn in batches, from files or from a topic."""
 
 from __future__ import annotations
 
@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgen.cli.images_evaluate import evaluate
-from streamgen.cli.options import Device, Seed
+from streamgen.cli.images_publish import publish
+from streamgen.cli.options import Bootstrap, Device, Seed, configuration
 from streamgen.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamgen.images.checkpoint import Cut
     from streamgen.images.source import Look, Source
     from streamgen.images.training import Progress
+    from streamgen.state.folder import Folder
 
-NAMED = 10  # skipped files that are listed
+NAMED = 10  # skipped files or records that are listed
 
 Images = Annotated[
-    Path, typer.Argument(metavar="IMAGES", help="Folder of image files, .npz with an array, or IDX file.")
+    Path | None,
+    typer.Argument(
+        metavar="IMAGES",
+        help="Folder of image files, .npz with an array, or IDX file.",
+        show_default=False,
+    ),
 ]
 Array = Annotated[
     str | None, typer.Option("--array", metavar="NAME", help="Which array of an .npz that has several.")
@@ -39,14 +47,31 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (fit, sample, interpolate, evaluate):
+    for command in (fit, sample, interpolate, publish, evaluate):
         group.command()(command)
     app.add_typer(group)
 
 
 def fit(
-    images: Images,
     state: State,
+    images: Images = None,
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", metavar="TOPIC", help="Topic whose values are images as PNG or JPEG."),
+    ] = None,
+    first: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
+        ),
+    ] = "earliest",
+    end: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."
+        ),
+    ] = "latest",
+    bootstrap: Bootstrap = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Model to learn with: vae or gan.")
     ] = None,
@@ -74,14 +99,28 @@ def fit(
 
     While it trains, the folder gets a grid of samples and a plot of the losses beside each checkpoint.
     """
+    from streamgen.images.source import read_images
     from streamgen.images.training import Training
     from streamgen.state.folder import open_folder
 
     chosen, look = _settings(
         config, {"name": model, "preset": preset, "steps": steps}, {"size": size, "colours": colours}
     )
-    source = _read(images, look, array)
-    training = Training(source.images_NHWC, chosen, look, seed, device, open_folder(state))
+    folder = open_folder(state)
+    if topic is not None:
+        if images is not None or array is not None:
+            raise ConfigError("The images come from a topic or from files, not from both: leave one out.")
+        source, cut = _of_topic(topic, first, end, bootstrap, look, folder)
+    elif images is None:
+        raise ConfigError("Say where the images are: a folder or file, or --topic.")
+    else:
+        if (first, end) != ("earliest", "latest"):
+            raise ConfigError("--from and --to are of a topic: leave them out.")
+        source, cut = read_images(images, look, array), None
+    _tell_skipped(source, "files" if cut is None else "records")
+    training = Training(source.images_NHWC, chosen, look, seed, device, folder, cut)
+    if cut is not None:
+        _say(f"the images are those of {cut}")
     count, height, width, _ = source.images_NHWC.shape
     going = f", going on from step {training.step}" if training.step else ""
     _say(f"{training.model.name}: {count} images of {width} × {height} on {training.model.device}{going}")
@@ -179,18 +218,37 @@ def _settings(
         raise ConfigError(f"images.{key}: {problem['msg']}.") from None
 
 
-def _read(path: Path, look: Look, array: str | None) -> Source:
-    """The images; what was skipped is counted, and the first of it named."""
-    from streamgen.images.source import read_images
+def _of_topic(
+    topic: str, first: str, end: str, bootstrap: str | None, look: Look, folder: Folder
+) -> tuple[Source, Cut]:
+    """The images of a part of a topic: of the one that the training was begun with, if it was."""
+    from streamgen.between import bounds
+    from streamgen.images.checkpoint import Cut
+    from streamgen.images.topic import begun_with, read_cut
+    from streamgen.kafka.reach import reach
+    from streamgen.kafka.tail import KafkaTail
 
-    source = read_images(path, look, array)
+    config = configuration(None, bootstrap, (topic,))
+    reach(config.kafka)
+    asked = (first, end) != ("earliest", "latest")
+    known = None if asked else begun_with(folder, topic)
+    between = {} if known else bounds(config, config.inputs[0], first, end)
+    tail = KafkaTail(config.kafka)
+    try:
+        cut = known or Cut(topic, tail.topic_id(topic), between)
+        return read_cut(tail, cut, look), cut
+    finally:
+        tail.close()
+
+
+def _tell_skipped(source: Source, what: str) -> None:
+    """What was skipped is counted, and the first of it named."""
     if source.skipped:
-        _say(f"{len(source.skipped)} files were skipped:")
+        _say(f"{len(source.skipped)} {what} were skipped:")
         for name, reason in list(source.skipped.items())[:NAMED]:
             _say(f"  {name}: {reason}")
         if len(source.skipped) > NAMED:
             _say(f"  and {len(source.skipped) - NAMED} more")
-    return source
 
 
 @contextmanager

@@ -13,11 +13,12 @@ from streamgen.cli.files import KeyColumn, TimestampColumn, ValueColumns
 from streamgen.cli.options import Bootstrap, Device
 
 if TYPE_CHECKING:
+    from streamgen.between import Bounds
     from streamgen.config import Config, InputConfig
     from streamgen.detect import Choice
     from streamgen.tuning.compare import Outcome
     from streamgen.tuning.factors import Factor, Search
-    from streamgen.tuning.stream import Bounds, Stream
+    from streamgen.tuning.stream import Stream
     from streamgen.tuning.study import Study
 
 
@@ -58,10 +59,16 @@ def tune(
         int | None, typer.Option("--records", min=1, help="Only the newest so many; without it, all.")
     ] = None,
     first: Annotated[
-        str, typer.Option("--from", metavar="TIME", help="Topic: first record; earliest, or a time.")
+        str,
+        typer.Option(
+            "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
+        ),
     ] = "earliest",
     end: Annotated[
-        str, typer.Option("--to", metavar="TIME", help="Topic: where to end; latest, or a time.")
+        str,
+        typer.Option(
+            "--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."
+        ),
     ] = "latest",
     bootstrap: Bootstrap = None,
     timestamp_column: TimestampColumn = None,
@@ -217,8 +224,9 @@ def _stream(
     known: Study, chosen: Config, ours: InputConfig, source: str, columns: Choice | None, first: str, end: str
 ) -> tuple[Stream, Bounds | None]:
     """The records, and of a topic between which offsets: those that the study was begun with."""
+    from streamgen.between import bounds
     from streamgen.errors import ConfigError
-    from streamgen.tuning.stream import bounds, of_file, of_topic
+    from streamgen.tuning.stream import of_file, of_topic
 
     if columns is not None:
         if (first, end) != ("earliest", "latest"):

@@ -33,6 +33,19 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """The part of a topic that a batch of images is: first offset and end of each partition."""
+
+    topic: str
+    topic_id: str  # which topic of that name
+    between: dict[int, tuple[int, int]]
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{number}: {first} to {end}" for number, (first, end) in self.between.items())
+        return f"{self.topic} ({parts})"
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What the state is of. A point of the history is a step with the mean losses since the point before."""
 
@@ -44,6 +57,7 @@ class Manifest:
     images: int
     digest: str  # of the training images
     device: str
+    cut: Cut | None = None  # None: they are of files
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     watched: Mapping[str, float] = field(default_factory=dict)  # see `Watch`
     checksum: str = ""
@@ -76,12 +90,20 @@ def newest(folder: Folder) -> tuple[Manifest, dict[str, Tensor]] | None:
         where = f"{folder}/{name}"
         try:
             return _decode(folder.read(name), where)
+        except FileNotFoundError:
+            pass  # a training that goes on has written newer ones and removed it
         except _Damaged as error:
             log.warning("a checkpoint is passed over for the one before it", reason=str(error))
             damaged = damaged or error
     if damaged is not None:
         raise StateError(f"{damaged} There is no whole one before it: train again.") from damaged
     return None
+
+
+def newest_name(folder: Folder) -> str | None:
+    """The file of the newest checkpoint, whole or not: another name says that there is a newer one."""
+    names = _newest_first(folder)
+    return names[0] if names else None
 
 
 def existing(folder: Folder) -> tuple[Manifest, dict[str, Tensor]]:

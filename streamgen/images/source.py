@@ -1,7 +1,7 @@
-"""Images from files as one array: a folder of them, an `.npz`, or an IDX file such as MNIST's.
+"""Images as one array: of a folder, an `.npz`, an IDX file such as MNIST's, or the values of records.
 
-What a folder holds is judged file by file: one that cannot be used is skipped, and named with the reason.
-Only when nothing is left, or what is left does not fit together, it is an error.
+What a folder or a topic holds is judged one by one: what cannot be used is skipped, and named with the
+reason. Only when nothing is left, or what is left does not fit together, it is an error.
 
     not an image, cut short, corrupt    skipped
     more than `LIMIT` pixels            skipped, from its header: it is never decoded (a decompression bomb)
@@ -18,6 +18,7 @@ N images of H × W pixels, C colours (1 or 3).
 from __future__ import annotations
 
 import gzip
+import io
 import struct
 import warnings
 import zipfile
@@ -25,7 +26,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class Look(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The images, and the files that were not used: name and reason."""
+    """The images, and what was not used: the file or record, and the reason."""
 
     images_NHWC: Images
     skipped: dict[str, str] = field(default_factory=dict)
@@ -85,10 +86,7 @@ def read_images(
             images = [_brought(image_HWC, look) for image_HWC in _coloured(stored_NHWC, path)]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if not images:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise InputError(f"{path} holds no image that can be used ({reasons or 'it is empty'}).")
-    return Source(_together(images, look, path), skipped)
+    return together(images, skipped, look, str(path))
 
 
 def _folder(
@@ -102,10 +100,33 @@ def _folder(
         if report is not None:
             report(number / len(files))
         try:
-            images.append(_decoded(pillow, file, look))
+            with file.open("rb") as opened:
+                images.append(_decoded(pillow, opened, look))
         except _DAMAGED as error:
             skipped[file.relative_to(path).as_posix()] = _reason(error)
     return images
+
+
+def from_bytes(data: bytes | None, look: Look) -> Images:
+    """The image [H, W, C] that is in the bytes of a file.
+
+    Raises `ValueError` with the reason when it cannot be used, and `MissingDependency` without Pillow.
+    """
+    pillow = _pillow()
+    if not data:
+        raise ValueError("no value")
+    try:
+        return _decoded(pillow, io.BytesIO(data), look)
+    except _DAMAGED as error:
+        raise ValueError(_reason(error)) from error
+
+
+def together(images: list[Images], skipped: dict[str, str], look: Look, where: str) -> Source:
+    """One array of images that fit together. Raises `InputError` when they do not, or there is none."""
+    if not images:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
+        raise InputError(f"{where} holds no image that can be used ({reasons or 'it is empty'}).")
+    return Source(_together(images, look, where), skipped)
 
 
 # What Pillow's decoders raise for files that are no image, cut short, or made to hurt.
@@ -121,7 +142,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _decoded(pillow: Any, file: Path, look: Look) -> Images:
+def _decoded(pillow: Any, file: BinaryIO, look: Look) -> Images:
     """One file as [H, W, C]. Raises one of `_DAMAGED`."""
     with warnings.catch_warnings():
         # Odd EXIF data is no defect, and sizes we judge ourselves.
@@ -229,16 +250,16 @@ def _brought(image: Images, look: Look) -> Images:
     return scaled.reshape(look.size, look.size, colours)
 
 
-def _together(images: list[Images], look: Look, path: Path) -> Images:
+def _together(images: list[Images], look: Look, where: str) -> Images:
     """One array of all, if they fit together."""
     sizes = sorted({image_HWC.shape[:2] for image_HWC in images})
     if len(sizes) > 1:
         named = ", ".join(f"{width} × {height}" for height, width in sizes[:3])
-        raise InputError(f"The images in {path} have {len(sizes)} sizes ({named}): say which with --size.")
+        raise InputError(f"The images in {where} have {len(sizes)} sizes ({named}): say which with --size.")
     height, width = sizes[0]
     if min(height, width) < SMALLEST or max(height, width) > LARGEST:
         raise InputError(
-            f"The images in {path} have {width} × {height} pixels; models learn sides of {SMALLEST} to "
+            f"The images in {where} have {width} × {height} pixels; models learn sides of {SMALLEST} to "
             f"{LARGEST}: say which with --size."
         )
     grey = look.colours == "grey" or (

@@ -25,7 +25,7 @@ import structlog
 
 from streamgen.errors import InputError, StateError
 from streamgen.images import pictures
-from streamgen.images.checkpoint import Manifest, existing, newest, write
+from streamgen.images.checkpoint import Cut, Manifest, existing, newest, write
 from streamgen.images.drawing import TOPIC, draw
 from streamgen.images.source import Images, Look
 from streamgen.images.watch import Watch
@@ -70,8 +70,11 @@ class Training:
         seed: int,
         device: str,
         folder: Folder,
+        cut: Cut | None = None,
     ) -> None:
-        """Raises `StateError` when the folder holds a training of other images, settings or seed."""
+        """`cut` says which part of a topic the images are.
+
+        Raises `StateError` when the folder holds a training of other images, settings or seed."""
         if len(images_NHWC) < 2:
             raise InputError("One image is no data to learn from: give at least 2, better thousands.")
         chosen = settings(model)
@@ -88,6 +91,7 @@ class Training:
             images=count,
             digest=hashlib.blake2b(np.ascontiguousarray(images_NHWC).data, digest_size=16).hexdigest(),
             device=self.model.device.type,
+            cut=cut,
         )
         found = newest(folder)
         if found is None:

@@ -60,16 +60,17 @@ def ensure_topics(config: Config) -> list[str]:
     return made
 
 
-def ensure_publishing_topics(config: Config) -> list[str]:
-    """Make the topics of requests, of generated sequences and of refused requests where they are missing,
-    with as many partitions as their input; returns those made.
+def ensure_publishing_topics(config: Config, future: bool = True) -> list[str]:
+    """Make the topics of requests, of what is generated and of refused requests where they are missing, with
+    as many partitions as their input; returns those made.
 
-    Raises as `ensure_topics` does, and `TopicError` for a topic of sequences that does not take their times.
+    Raises as `ensure_topics` does, and, if what is generated has times of the `future`, `TopicError` for a
+    topic that does not take them.
     """
     made = []
     with admin_client(config.kafka) as admin:
         for source in config.inputs:
-            made += _create(admin, _missing_for_publishing(admin, source))
+            made += _create(admin, _missing_for_publishing(admin, source, future))
     return made
 
 
@@ -181,7 +182,7 @@ def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
     return missing
 
 
-def _missing_for_publishing(admin: Any, source: InputConfig) -> list[NewTopic]:
+def _missing_for_publishing(admin: Any, source: InputConfig, future: bool) -> list[NewTopic]:
     generated, asked, refused = source.generated_topic, source.generate_topic, source.generate_dlq_topic
     counts, count = _counts_of(admin, source, [generated, asked, refused])
     missing = []
@@ -192,7 +193,7 @@ def _missing_for_publishing(admin: Any, source: InputConfig) -> list[NewTopic]:
         kept = {name: settings[name] for name in ("retention.ms",) if name in settings}
         known = {name: value for name, value in ahead.items() if name in settings}
         missing.append(NewTopic(generated, count, settings={"cleanup.policy": "delete"} | kept | known))
-    else:
+    elif future:
         _check_takes_the_future(generated, _settings(admin, generated))
     largest = _DEFAULT_MESSAGE_BYTES
     if counts[asked] is None:

@@ -54,7 +54,7 @@ def answer(
 
     A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
     """
-    with _failures_are_refusals(followed.source):
+    with failures_are_refusals(followed.source):
         return _answer(application_id, config, followed, request, key, seed, id)
 
 
@@ -129,7 +129,7 @@ def _answer(
 
 
 @contextmanager
-def _failures_are_refusals(source: TopicPartition) -> Iterator[None]:
+def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
     """What a model raises is an answer, and stops nothing; what is the machine's fault goes through."""
     try:
         yield

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from streamgen.publishing.following import Followed
-from streamgen.publishing.requests import Refused, Request, parse
+from streamgen.publishing.requests import Refused
 from streamgen.records import RawBatch, TopicPartition
 
 
@@ -36,7 +37,7 @@ class Asked:
 
     raw: RawBatch
     n: int
-    request: Request | Refused
+    request: Any | Refused
     until: Until
 
     @property
@@ -46,9 +47,10 @@ class Asked:
 
 
 class Waiting:
-    """All that wait, by partition."""
+    """All that wait, by partition. `parse` gives what a record's value asks for, or raises `Refused`."""
 
-    def __init__(self) -> None:
+    def __init__(self, parse: Callable[[bytes | None], Any]) -> None:
+        self._parse = parse
         self._queues: dict[TopicPartition, deque[Asked]] = {}
 
     def __len__(self) -> int:
@@ -59,7 +61,7 @@ class Waiting:
         queue = self._queues.setdefault(raw.source, deque())
         for n in range(len(raw)):
             try:
-                queue.append(Asked(raw, n, parse(raw.value[n]), Until()))
+                queue.append(Asked(raw, n, self._parse(raw.value[n]), Until()))
             except Refused as refused:
                 queue.append(Asked(raw, n, refused, Until()))
 

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from streamgen.between import Bounds, read_between
 from streamgen.config import Config, InputConfig
 from streamgen.csvfile import CsvRows
 from streamgen.detect import SOURCE, Choice, file_columns
-from streamgen.errors import InputError, LogGap
+from streamgen.errors import InputError
 from streamgen.formats.decode import Decoder, discover
 from streamgen.learners.results import chosen
-from streamgen.records import Columns, RawBatch, TopicPartition, rows
+from streamgen.records import Columns, RawBatch, TopicPartition
 
 FEWEST = 270  # records, ten a point of the curve
 
@@ -75,23 +76,6 @@ def of_file(path: Path, choice: Choice) -> Stream:
     return Stream(rows.columns, [(SOURCE, columns)], count - len(columns))
 
 
-Bounds = Mapping[int, tuple[int, int]]  # first offset and end, by partition
-
-
-def bounds(config: Config, source: InputConfig, first: str, end: str) -> dict[int, tuple[int, int]]:
-    """What `first` and `end` (a word of the configuration, or a time) mean now, as committed offsets. Raises
-    `TopicError`, `PermissionDenied`, `BrokerUnavailable`, `ConfigError` for what is no time."""
-    from streamgen.kafka.groups import offsets_of
-    from streamgen.positions import resolve
-
-    with offsets_of(config) as known:
-        begins, ends = (
-            resolve(known, source.topic, name, where, source.timestamp.timezone)
-            for name, where in (("--from", first), ("--to", end))
-        )
-    return {int(number): (begins[number], max(begins[number], ends[number])) for number in begins}
-
-
 def of_topic(config: Config, source: InputConfig, between: Bounds) -> Stream:
     """The usable records between offsets. Raises `LogGap` where the topic does not have them any more, and
     `InputError` where none is usable."""
@@ -119,41 +103,14 @@ def of_topic(config: Config, source: InputConfig, between: Bounds) -> Stream:
 
 
 def _read(config: Config, topic: str, between: Bounds) -> Iterator[RawBatch]:
-    """The records, partition after partition, so that the first usable one is the same every time."""
+    """In the same order every time, so that the first usable record is the same too."""
     from streamgen.kafka.tail import KafkaTail
 
     tail = KafkaTail(config.kafka)
     try:
-        for number, (first, end) in between.items():
-            if first == end:
-                continue
-            source = TopicPartition(topic, number)
-            if tail.end(source) < end:
-                raise LogGap(
-                    f"{source} ends at offset {tail.end(source)}, and the study began with records up to "
-                    f"{end}: the topic was made again. Begin a study of what there is, in another folder."
-                )
-            tail.begin(source, first)
-            if tail.position(source) > first:
-                raise _removed(source, tail.position(source), first)
-            while tail.position(source) < end:
-                grown = tail.poll(0.2)
-                if source in grown.gaps:
-                    raise _removed(source, grown.gaps[source], first)
-                for raw in grown.batches:
-                    kept = int(np.searchsorted(raw.offset_N, end))
-                    if kept:
-                        yield rows(raw, 0, kept)
-            tail.stop(source)
+        yield from read_between(tail, topic, between)
     finally:
         tail.close()
-
-
-def _removed(source: TopicPartition, there: int, first: int) -> LogGap:
-    return LogGap(
-        f"{source} has no records before offset {there} any more, and the study began with those from "
-        f"{first} on: begin a study of what there is, in another folder."
-    )
 
 
 def _joined(parts: list[Columns], D: int) -> Columns:

@@ -13,12 +13,13 @@ import yaml
 from kafka import KafkaProducer
 from kafka.structs import TopicPartition as ClientPartition
 
+from streamgen.between import bounds
 from streamgen.config import Config, KafkaConfig
 from streamgen.errors import LogGap
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.topics import NewTopic, admin_client, create_topics
 from streamgen.records import TopicPartition
-from streamgen.tuning.stream import bounds, of_topic
+from streamgen.tuning.stream import of_topic
 
 if TYPE_CHECKING:
     from tests.conftest import Said

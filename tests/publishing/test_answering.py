@@ -14,7 +14,7 @@ from streamgen.errors import BrokerUnavailable
 from streamgen.formats.decode import Decoder
 from streamgen.kafka.tail import Grown
 from streamgen.learners.task import Task
-from streamgen.publishing import following, outbox, publisher
+from streamgen.publishing import answering, following, outbox
 from streamgen.publishing.requests import Refusal
 from streamgen.records import RawBatch, TopicPartition
 from streamgen.state.files import FileStore
@@ -408,7 +408,7 @@ def test_an_input_that_is_not_readable_holds_up_no_others_requests(
 
     assert ids() == ["1-0", "1-1"]
     dark = False
-    rig.clock.sleep(publisher.LOOK_S)
+    rig.clock.sleep(answering.LOOK_S)
     turn(publishing, 10)
     assert sorted(ids()) == ["0-0", "0-1", "0-2", "1-0", "1-1"]
     assert len(rig.generated()) == 50
@@ -418,7 +418,7 @@ def test_who_draws_for_long_stays_in_the_group(rig: Rig, monkeypatch: pytest.Mon
     transport = rig.transport()
     publishing = rig.publisher(transport)
     turn(publishing)
-    monkeypatch.setattr(publisher, "BEAT_S", 0.01)
+    monkeypatch.setattr(answering, "BEAT_S", 0.01)
     generate, poll = Task.generate, transport.poll
     may_end, polls = Event(), 0
 
@@ -446,7 +446,7 @@ def test_what_is_lost_while_it_is_drawn_is_another_publishers(
     transport = rig.transport()
     publishing = rig.publisher(transport)
     turn(publishing)
-    monkeypatch.setattr(publisher, "BEAT_S", 0.01)
+    monkeypatch.setattr(answering, "BEAT_S", 0.01)
     generate, poll = Task.generate, transport.poll
     polled = Event()
 
@@ -548,7 +548,7 @@ def test_a_crash_loses_and_doubles_no_answer(rig: Rig, fault: Fault) -> None:
 
 def test_many_requests_go_in_several_transactions(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "MAX_PENDING", 25)
-    monkeypatch.setattr(publisher, "MAX_QUEUED", 3)
+    monkeypatch.setattr(answering, "MAX_QUEUED", 3)
     transport = rig.transport()
     publishing = rig.publisher(transport)
     for n in range(12):

@@ -1,0 +1,113 @@
+"""Images through a real Kafka: a batch of a topic is learned."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from kafka import KafkaProducer
+from kafka.structs import TopicPartition as ClientPartition
+from PIL import Image
+
+from streamgen.config import KafkaConfig
+from streamgen.images.checkpoint import existing
+from streamgen.kafka.client import client_settings
+from streamgen.kafka.topics import NewTopic, admin_client, create_topics
+from streamgen.state.folder import open_folder
+
+if TYPE_CHECKING:
+    from tests.conftest import Said
+
+QUICK = "model: {name: vae, width: 4, latent: 2, batch: 4, steps: 4}\n"
+
+
+def png(seed: int) -> bytes:
+    """16 × 16 grey pixels: a bright band in noise."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 60, (16, 16), dtype=np.uint8)
+    first = int(rng.integers(0, 12))
+    pixels[first : first + 4] += 180
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def send(kafka: KafkaConfig, topic: str, values: list[bytes | None], commit: bool = True) -> None:
+    """One transaction, to two partitions in turn."""
+    producer = KafkaProducer(**client_settings(kafka), transactional_id=f"{topic}-feed")
+    try:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for n, value in enumerate(values):
+            producer.send(topic, value, partition=n % 2)
+        producer.commit_transaction() if commit else producer.abort_transaction()
+    finally:
+        producer.close()
+
+
+@pytest.fixture
+def photos(kafka: KafkaConfig, fresh: Callable[[str], str]) -> str:
+    """A topic with two partitions: 24 images, one broken one, and some that were never committed."""
+    topic = fresh("photos")
+    create_topics(kafka, [NewTopic(topic, 2, settings={"retention.ms": "-1"})])
+    send(kafka, topic, [*map(png, range(12)), b"\x89PNG"])
+    send(kafka, topic, [*map(png, range(50, 56))], commit=False)
+    send(kafka, topic, [*map(png, range(12, 24))])
+    return topic
+
+
+def test_a_batch_of_a_topic_is_the_same_whatever_comes_later(
+    photos: str, kafka: KafkaConfig, tmp_path: Path, cli: Callable[..., Said]
+) -> None:
+    (tmp_path / "quick.yaml").write_text(QUICK, encoding="utf-8")
+    options = ("--topic", photos, "--bootstrap", kafka.bootstrap_servers, "--config", tmp_path / "quick.yaml")
+    code, _, said = cli("images", "fit", *options, "--state", tmp_path / "a")
+    assert code == 0, said
+    assert "vae: 24 images of 16 × 16" in said
+    assert f"1 records were skipped:\n  {photos}-0@6: no image of a known format" in said
+    first, _ = existing(open_folder(tmp_path / "a"))
+    assert first.cut is not None
+    ends = ",".join(f"{number}:{end}" for number, (_, end) in first.cut.between.items())
+
+    send(kafka, photos, [*map(png, range(30, 36))])
+    code, _, said = cli("images", "fit", *options, "--state", tmp_path / "a", "--steps", 6)
+    assert code == 0, said
+    assert "vae: 24 images of 16 × 16 on cpu, going on from step 4" in said
+    code, _, said = cli("images", "fit", *options, "--state", tmp_path / "b", "--to", ends, "--steps", 6)
+    assert code == 0, said
+    one, other = (existing(open_folder(tmp_path / name)) for name in "ab")
+    assert one[0].digest == other[0].digest == first.digest
+    assert one[0].cut == other[0].cut
+    for name, tensor in one[1].items():
+        np.testing.assert_array_equal(tensor.numpy(), other[1][name].numpy())
+    code, _, said = cli("images", "fit", *options, "--state", tmp_path / "c")
+    assert "vae: 30 images" in said
+
+    with admin_client(kafka) as admin:
+        admin.delete_records({ClientPartition(photos, 1): 3})
+    code, _, said = cli("images", "fit", *options, "--state", tmp_path / "a", "--steps", 8)
+    assert code == 1
+    assert f"{photos}-1 has no records before offset 3 any more, and those from 0 on" in said
+
+
+def test_what_is_wrong_is_a_sentence(
+    photos: str, kafka: KafkaConfig, tmp_path: Path, cli: Callable[..., Said]
+) -> None:
+    fit = ("images", "fit", "--state", tmp_path / "s", "--bootstrap", kafka.bootstrap_servers)
+    for options, said in (
+        (("--topic", photos, "--to", "2:5"), f"{photos} has no partition 2"),
+        (("--topic", photos, "--to", "0:500"), f"{photos}-0 has no offset 500 yet"),
+        (("--topic", photos, "--to", "0:1,1:0"), "give at least 2"),
+        (("--topic", photos, "--to", "noon"), "is no time"),
+        (("--topic", "nowhere"), "topic nowhere does not exist"),
+        ((tmp_path, "--to", "0:5"), "--from and --to are of a topic"),
+        ((tmp_path, "--topic", photos), "leave one out"),
+        ((), "a folder or file, or --topic"),
+    ):
+        code, _, error = cli(*fit, *options)
+        assert code == 1
+        assert said in error
