@@ -15,7 +15,7 @@ from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.between import bounds
 from streamgen.config import Config, KafkaConfig
-from streamgen.errors import LogGap
+from streamgen.errors import InputError
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.topics import NewTopic, admin_client, create_topics
 from streamgen.records import TopicPartition
@@ -104,7 +104,7 @@ def test_times_say_where_it_begins_and_ends(feed: Feed, kafka: KafkaConfig) -> N
     assert len(stream) + stream.unusable == 120
     assert [of for of, _ in stream.parts] == [TopicPartition(feed.topic, n) for n in (0, 1)]
     assert of_topic(config, source, between).fingerprint() == stream.fingerprint()
-    with pytest.raises(LogGap, match="made again"):
+    with pytest.raises(InputError, match="made anew"):
         of_topic(config, source, {0: (0, 10_000)})
     everything = of_topic(config, source, bounds(config, source, "earliest", "latest"))
     assert len(everything) + everything.unusable == 400  # what was aborted is nobody's
