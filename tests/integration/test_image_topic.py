@@ -1,11 +1,16 @@
-"""Images through a real Kafka: a batch of a topic is learned."""
+"""Images through a real Kafka: a batch of a topic is learned, and what is drawn comes back in another one."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from PIL import Image
 
 from streamgen.config import KafkaConfig
 from streamgen.images.checkpoint import existing
+from streamgen.images.drawing import draw, trained
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.topics import NewTopic, admin_client, create_topics
 from streamgen.state.folder import open_folder
@@ -111,3 +117,68 @@ def test_what_is_wrong_is_a_sentence(
         code, _, error = cli(*fit, *options)
         assert code == 1
         assert said in error
+
+
+def ask(kafka: KafkaConfig, topic: str, numbers: range) -> None:
+    producer = KafkaProducer(**client_settings(kafka))
+    for n in numbers:
+        request = {"count": 2, "seed": n, "correlation_id": str(n)}
+        producer.send(f"{topic}.generate", json.dumps(request).encode(), b"me", partition=n % 2)
+    producer.close()
+
+
+@contextmanager
+def publishing(kafka: KafkaConfig, topic: str, folder: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+    line = [sys.executable, "-m", "streamgen", "images", "publish", topic, "--state", str(folder / "state")]
+    line += ["--bootstrap", kafka.bootstrap_servers, "--application-id", topic, "--metrics-port", "0", *more]
+    with (
+        (folder / "publisher.log").open("ab") as log,
+        subprocess.Popen(line, stderr=log, cwd=folder) as running,
+    ):
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def test_images_of_a_topic_come_back_as_drawn_ones_in_another_once_each(
+    photos: str, kafka: KafkaConfig, tmp_path: Path, cli: Callable[..., Said],
+    read_committed: Callable[[str], list[Any]],
+) -> None:  # fmt: skip
+    """The publisher is killed while it answers; the next one goes on."""
+    (tmp_path / "quick.yaml").write_text(QUICK, encoding="utf-8")
+    fit = ("images", "fit", "--topic", photos, "--bootstrap", kafka.bootstrap_servers)
+    code, _, said = cli(*fit, "--state", tmp_path / "state", "--config", tmp_path / "quick.yaml")
+    assert code == 0, said
+    # Made beforehand, so that requests wait for the publisher.
+    create_topics(kafka, [NewTopic(f"{photos}.{name}", 2) for name in ("generate", "generated")])
+
+    def answers(least: int) -> dict[int, list[bytes]]:
+        """By seed, as a plain consumer reads them."""
+        deadline = time.monotonic() + 180
+        while len(records := read_committed(f"{photos}.generated")) < least:
+            assert time.monotonic() < deadline, (tmp_path / "publisher.log").read_text()
+            time.sleep(0.2)
+        found: dict[int, list[bytes]] = {}
+        for record in records:
+            headers = dict(record.headers)
+            assert headers["streamgen_generated"] == b"true"
+            assert (headers["streamgen_model"], headers["streamgen_step"]) == (b"vae", b"4")
+            found.setdefault(int(headers["streamgen_seed"]), []).append(record.value)
+        return found
+
+    with publishing(kafka, photos, tmp_path) as running:
+        ask(kafka, photos, range(10))
+        answers(2)
+        ask(kafka, photos, range(10, 60))
+        running.kill()  # kill -9, while it has some of them
+        assert running.wait(timeout=30) == -9
+    with publishing(kafka, photos, tmp_path) as running:
+        found = answers(120)
+        running.terminate()
+        assert running.wait(timeout=60) == 0
+    assert sorted(found) == list(range(60))
+    model, _ = trained(open_folder(tmp_path / "state"), "cpu")
+    for seed, values in found.items():
+        pixels = [np.asarray(Image.open(io.BytesIO(value))) for value in values]
+        np.testing.assert_array_equal(np.array(pixels), draw(model, seed, 2)[..., 0])
