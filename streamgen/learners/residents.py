@@ -29,7 +29,7 @@ class Residents:
         self._model, self._slab, self._name, self._most = model, slab, name, most
         self.rows: OrderedDict[str | None, int] = OrderedDict()  # of the resident ones, least used first
         self.learners: list[Learner] = []  # by row; those of free rows are void
-        self.pages = PageFile(slab.fields, directory)
+        self.pages = PageFile(slab.own, directory)
         self._keys: dict[str | None, None] = {}  # of all learners, in the order in which they came
 
     def __contains__(self, key: str | None) -> bool:

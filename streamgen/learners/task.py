@@ -1,12 +1,14 @@
 """A task: one partition of an input topic with all its learners. Columns in, results out.
 
 The state is a function of the records that went through, in offset order; how they were cut into batches, and
-which learners were in memory, changes no bit of it. Beside the learners it has two facts: stream time (the
-largest event time so far) and the keys that have no learner yet. N records of a batch, D features.
+which learners were in memory, changes no bit of it. Beside the learners it has facts: stream time (the
+largest event time so far), the keys that have no learner yet, and with `scope: task` the weights that all
+learners share, which stay when keys are paged or forgotten. N records of a batch, D features.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -31,7 +33,7 @@ from streamgen.models.likelihood import Likelihood
 from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.slab import Slab
 from streamgen.records import Bools, Columns, Floats, Ints, TopicPartition
-from streamgen.state.checkpoint import Fields
+from streamgen.state.checkpoint import Fields, decode_fields, encode_fields
 from streamgen.windows import Clock, Ticks
 
 # A model sees no larger value: the difference of two, and a multiple of it, must be finite.
@@ -226,7 +228,12 @@ class Task:
         snapshot, or all of them. One at a time: an earlier one must be done, or is given up."""
         keys = [key for key in self._residents if whole or key in self._changed]
         removed = {key for key in self._removed if key not in self._residents}
-        facts = {"stream_time": self._stream_time, "candidates": self._candidates.facts()}
+        facts: dict[str, Any] = {
+            "stream_time": self._stream_time,
+            "candidates": self._candidates.facts(),
+        }
+        if self.slab.common:
+            facts["shared"] = b64encode(encode_fields(self.slab.shared())).decode()
         self._snapshot = Snapshot(offset, facts, keys, removed, self._residents.copy)
         self._told.update(keys)
         self._changed, self._removed = set(), set()
@@ -247,6 +254,9 @@ class Task:
         not this task's."""
         self._stream_time = facts.get("stream_time")
         self._candidates.restore(facts.get("candidates", ()))
+        if self.slab.common:
+            shared = b64decode(facts.get("shared", ""))
+            self.slab.load_shared(decode_fields(shared, f"that the keys of {self.source} share"))
         self.slab.reserve(len(learners))
         for key, fields in learners.items():
             self._residents.put(key, fields)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from streamgen.models.slab import Field, Slab
 
 
-def fields(size: int) -> dict[str, Field]:
-    """The state of the average."""
-    return {"average_P": Field((size,), dtype="float32", on_device=True)}
+def fields(size: int, shared: bool) -> dict[str, Field]:
+    """The state of the average, shared where the weights are."""
+    return {"average_P": Field((size,), dtype="float32", on_device=True, shared=shared)}
 
 
 def average(slab: Slab, row: int, decay: float) -> None:

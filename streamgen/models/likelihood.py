@@ -64,6 +64,7 @@ def one_step(
     and scales move on, weights stay, and the learner itself is not touched."""
     alone = Slab(slab.fields, str(slab.device))
     alone.load(alone.add(), slab.row(row))
+    alone.load_shared(slab.shared())
     N = len(value_ND)
     log_p_N, last_value_N, values_N = np.zeros(N), np.zeros(N), np.zeros(N, dtype=np.int64)
     row_1 = np.zeros(1, dtype=np.int64)

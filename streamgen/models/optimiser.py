@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from streamgen.models.online import Learner
 from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
@@ -44,6 +46,19 @@ class OptimiserSettings(ModelSettings):
         0.01, ge=0, le=10, description="adamw: decay of the weights, times the step size."
     )
     clip_norm: float | None = Field(1.0, gt=0, description="Largest norm of a gradient; null: any.")
+    scope: Literal["key", "task"] = Field(
+        "key",
+        description="Whose the weights are: each key's own, or those of all keys of a partition together.",
+    )
+
+    @property
+    def shared(self) -> bool:
+        """Whether all keys of a task have the same weights."""
+        return self.scope == "task"
+
+    def drawn_by(self, learner: Learner) -> Learner:
+        """Whose name the first weights are drawn from: shared ones are no key's."""
+        return replace(learner, key=None) if self.shared else learner
 
     def idle(self) -> dict[str, str]:
         idle = {} if self.optimizer == "adamw" else {"weight_decay": f"optimizer: {self.optimizer}"}
@@ -63,11 +78,12 @@ class Optimiser:
 
     def fields(self, size: int) -> Mapping[str, StateField]:
         """Weights, moments, and the number of updates."""
-        vector = StateField((size,), dtype="float32", on_device=True)
+        shared = self.settings.shared
+        vector = StateField((size,), dtype="float32", on_device=True, shared=shared)
         return {
             "weights_P": vector,
             **dict.fromkeys(self._moments, vector),
-            "updates": StateField(dtype="int64"),
+            "updates": StateField(dtype="int64", shared=shared),
         }
 
     def rate(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""The state of many learners, stacked: one array a field, one row a learner.
+"""The state of many learners, stacked: one array a field, one row a learner; or one for all of them.
 
 M is the number of learners. Weights and optimiser moments are flat float32 vectors, so that a kernel can
 walk all learners of one buffer. Every row of a tensor starts on a 64-byte line: libraries may round
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from streamgen.errors import StateError
@@ -29,16 +30,18 @@ def padded(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One field of a learner's state. `on_device`: a float32 tensor that lives where the model computes."""
+    """One field of a learner's state. `on_device`: a float32 tensor that lives where the model computes.
+    `shared`: there is one for all learners, and every row is a view of it."""
 
     shape: tuple[int, ...] = ()
     dtype: str = "float64"
     fill: float = 0.0
     on_device: bool = False
+    shared: bool = False
 
 
 class Slab:
-    """All fields of M learners. A row is a learner's whole state and nothing else.
+    """All fields of M learners. A row is a learner's whole state and nothing else, but for what they share.
 
     A removed learner's row is the next one's to come. `most` is the largest number of learners there will
     ever be at once, if there is one: no memory is taken beyond it.
@@ -46,7 +49,8 @@ class Slab:
 
     def __init__(self, fields: Mapping[str, Field], device: str = "cpu", most: int | None = None) -> None:
         self.fields = dict(fields)
-        self._layout = {name: (field.shape, np.dtype(field.dtype)) for name, field in fields.items()}
+        self.own = {name: field for name, field in fields.items() if not field.shared}
+        self.common = {name: field for name, field in fields.items() if field.shared}
         self.device = torch.device(device)
         self.generation = 0  # counts reallocations: a view taken before is stale after
         self.capacity = 0  # rows that there is memory for
@@ -74,7 +78,7 @@ class Slab:
         """A learner more, whose fields have their fill values; return its row."""
         if self._free:
             row = self._free.pop()
-            for name, field in self.fields.items():
+            for name, field in self.own.items():
                 (self._device if field.on_device else self._host)[name][row] = field.fill
             return row
         if self._end == self.capacity:
@@ -107,18 +111,38 @@ class Slab:
         return {old: new for new, old in enumerate(kept)}
 
     def row(self, row: int) -> dict[str, NDArray[Any]]:
-        """Copies of all fields of one learner."""
-        return {
-            name: np.array(
-                self._device[name][row].cpu().numpy() if field.on_device else self._host[name][row]
-            )
-            for name, field in self.fields.items()
-        }
+        """Copies of all fields of one learner that are its own."""
+        return self._copy(self.own, row)
+
+    def shared(self) -> dict[str, NDArray[Any]]:
+        """Copies of the fields that all learners share."""
+        return self._copy(self.common, 0)
 
     def load(self, row: int, learner: Mapping[str, NDArray[Any]]) -> None:
         """Replace one learner by another that `row` gave. Raises `StateError`, and changes nothing, when the
         fields are not these."""
-        mine = self._layout
+        self._replace(self.own, row, learner)
+
+    def load_shared(self, fields: Mapping[str, NDArray[Any]]) -> None:
+        """Replace what all learners share by what `shared` gave. Raises as `load` does."""
+        self._replace(self.common, 0, fields)
+
+    @property
+    def bytes_per_learner(self) -> int:
+        """Bytes that one more learner takes."""
+        host = sum(self._host[name][0].nbytes for name in self.own if name in self._host)
+        return int(host + sum(4 * self._device[name][0].numel() for name in self.own if name in self._device))
+
+    def _copy(self, fields: Mapping[str, Field], row: int) -> dict[str, NDArray[Any]]:
+        return {
+            name: np.array(
+                self._device[name][row].cpu().numpy() if field.on_device else self._host[name][row]
+            )
+            for name, field in fields.items()
+        }
+
+    def _replace(self, fields: Mapping[str, Field], row: int, learner: Mapping[str, NDArray[Any]]) -> None:
+        mine = {name: (field.shape, np.dtype(field.dtype)) for name, field in fields.items()}
         theirs = {name: (array.shape, array.dtype) for name, array in learner.items()}
         if mine != theirs:
             wrong = sorted(name for name in mine.keys() | theirs if mine.get(name) != theirs.get(name))
@@ -126,23 +150,23 @@ class Slab:
                 f"The state is of another version of streamgen ({', '.join(wrong)} differ): run the version "
                 "that wrote it, or learn again from the topic (streamgen state rebuild)."
             )
-        for name, field in self.fields.items():
+        for name, field in fields.items():
             if field.on_device:
                 self._device[name][row] = torch.from_numpy(np.array(learner[name], dtype=np.float32))
             else:
                 self._host[name][row] = learner[name]
 
-    @property
-    def bytes_per_learner(self) -> int:
-        """Bytes that one more learner takes."""
-        host = sum(array[0].nbytes for array in self._host.values())
-        return int(host + sum(4 * tensor[0].numel() for tensor in self._device.values()))
-
     def _allocate(self, capacity: int, kept: slice | list[int], count: int) -> None:
         """Memory for `capacity` learners, of which the first are the `count` rows `kept`."""
         for name, field in self.fields.items():
             shape = (capacity, *field.shape)
-            if field.on_device:
+            if field.shared and self.capacity:  # a step of 0 from row to row
+                if field.on_device:
+                    self._device[name] = self._device[name][:1].expand(shape)
+                else:
+                    one = self._host[name][:1]
+                    self._host[name] = as_strided(one, shape, (0, *one.strides[1:]))
+            elif field.on_device:
                 length = math.prod(field.shape)
                 lines = torch.full((capacity, padded(length)), field.fill, device=self.device)
                 tensor = lines[:, :length].view(shape)

@@ -280,8 +280,11 @@ class StreamAE:
 
     def start(self, slab: Slab, row: int, learner: Learner) -> None:
         """Uniform ±1/√H weights (as torch's GRU); zero output, skip and biases: the first prediction is the
-        last value with the running step as its scale."""
-        noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
+        last value with the running step as its scale. Or the weights that the task has."""
+        if slab.host("updates")[row]:
+            return
+        drawn_by = self.settings.drawn_by(learner)
+        noise = generator(drawn_by.seed, drawn_by.topic, drawn_by.key, self.name, 0)
         drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
         w = self.shape.views(drawn_P)
         for name, view in w.items():

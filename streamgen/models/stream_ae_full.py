@@ -91,8 +91,11 @@ class StreamAEFull:
         }
 
     def start(self, slab: Slab, row: int, learner: Learner) -> None:
-        """Weights drawn from the learner's name."""
-        noise = generator(learner.seed, learner.topic, learner.key, self.name, 0)
+        """Weights drawn from the learner's name, or those that the task has."""
+        if slab.host("updates")[row]:
+            return
+        drawn_by = self.settings.drawn_by(learner)
+        noise = generator(drawn_by.seed, drawn_by.topic, drawn_by.key, self.name, 0)
         drawn_P = torch.from_numpy(noise.uniform(-1.0, 1.0, self.shape.size).astype(np.float32))
         weights_P = initial(self.shape.parameters, self.shape.H, self.shape.K, drawn_P)
         slab.tensor("weights_P")[row] = slab.tensor("average_P")[row] = weights_P

@@ -52,7 +52,7 @@ class Windowed:
         """Weights, moments, averaged weights, of `size` parameters each; the window; the reservoir."""
         return {
             **self._optimiser.fields(size),
-            **averaging.fields(size),
+            **averaging.fields(size, self._optimiser.settings.shared),
             "draws": Field(dtype="int64"),  # updates and those that were skipped: keys the noise
             **self._window,
             "window_fill": Field(dtype="int64"),

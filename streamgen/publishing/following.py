@@ -174,7 +174,8 @@ class Followed:
     def _restored(self, key: str | None, checkpoint: Checkpoint) -> _Led:
         manifest = checkpoint.manifest
         task = Task(self.source, self._config, manifest.features, manifest.seed, self._device)
-        task.restore({"stream_time": manifest.facts.get("stream_time")}, {key: checkpoint.learners[key]})
+        facts = {name: fact for name, fact in manifest.facts.items() if name != "candidates"}
+        task.restore(facts, {key: checkpoint.learners[key]})
         return _Led(task, manifest.offset)
 
     def _check_ttl(self, key: str | None, checkpoint: Checkpoint) -> None:

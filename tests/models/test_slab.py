@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from streamgen.errors import StateError
 from streamgen.models.slab import ALIGN, SMALL, Field, Slab
@@ -94,3 +95,30 @@ def test_a_state_of_other_fields_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(StateError, match=f"another version of streamgen .{next(iter(change))} differ"):
         slab.load(1, state)
     assert content(slab, 1) == [[1.0, 1.0], [1.0, 1.0, 1.0]]
+
+
+def test_what_is_shared_is_kept_once() -> None:
+    shared = {
+        "n": Field(dtype="int64", fill=2, shared=True),
+        "s": Field((3,), dtype="float32", on_device=True, shared=True),
+    }
+    slab = Slab(FIELDS | shared)
+    slab.add()
+    slab.host("n")[0], slab.tensor("s")[0] = 5, torch.arange(3.0)
+    for _ in range(SMALL):
+        slab.add()
+    assert (int(slab.host("n")[SMALL]), slab.tensor("s")[SMALL].tolist()) == (5, [0.0, 1.0, 2.0])
+    slab.tensor("s")[SMALL].add_(1.0)
+    slab.host("n")[SMALL] += 1
+    for row in range(SMALL):
+        slab.remove(row)
+    slab.compact()
+    slab.remove(slab.add())
+    slab.add()  # a row that was another's: what is shared stays
+    assert {name: array.tolist() for name, array in slab.shared().items()} == {"n": 6, "s": [1.0, 2.0, 3.0]}
+    assert slab.row(0).keys() == FIELDS.keys()
+    other = Slab(FIELDS | shared)
+    other.load_shared(slab.shared())
+    assert other.tensor("s")[0].tolist() == [1.0, 2.0, 3.0]
+    with pytest.raises(StateError, match="n differ"):
+        other.load_shared({"s": np.zeros(3, dtype=np.float32)})
