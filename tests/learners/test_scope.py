@@ -75,7 +75,7 @@ def test_a_new_key_begins_with_what_the_others_have_taught(model: Mapping[str, o
     assert {name: array.tobytes() for name, array in learner.slab.shared().items()} == {
         name: array.tobytes() for name, array in before.items()
     }
-    learner.process(records("b", 41, 7, 1000.0))  # its first window is complete
+    learner.process(records("b", 41, 11, 1000.0))  # its first window is complete, also one with a burn-in
     after = learner.slab.shared()
     assert int(after["updates"]) == updates + 1
     assert (after["weights_P"] != before["weights_P"]).any()
