@@ -27,7 +27,9 @@ def write(path: Path, value_N: Floats, first: int = 0, timed: bool = True, key: 
 
 
 def fit(path: Path, state: Path, key: str | None = None, model: dict[str, object] | None = None) -> None:
-    config = InputConfig.model_validate({"topic": "t", "model": model or SMALL, "window": {"length": 8}})
+    config = InputConfig.model_validate(
+        {"topic": "t", "model": model or SMALL, "window": {"length": 8}, "min_records": 1}
+    )
     fit_file(path, state, config, Choice(key=key))
 
 
@@ -80,3 +82,32 @@ def test_what_was_learned_and_a_detector_are_refused(tmp_path: Path) -> None:
     fit(path, tmp_path / "r", model={"name": "river", "n_trees": 2, "height": 2})
     with pytest.raises(InputError, match="river has no likelihood"):
         held_out(write(tmp_path / "b.csv", wave(30), 60), tmp_path / "r")
+
+
+@pytest.mark.parametrize(("learned", "new"), [(3, 3), (3, 20)])
+def test_a_key_with_fewer_records_than_a_window_is_judged(tmp_path: Path, learned: int, new: int) -> None:
+    """A short key has a learner, that of few records: its rows count, alone and beside a long one's, and only
+    whole windows have bounds."""
+    x_N = wave(80)
+    long, short = write(tmp_path / "l.csv", x_N[:60], key="long"), tmp_path / "s.csv"
+    lines = write(short, x_N[60 - learned : 60], 60 - learned, key="short").read_text().splitlines()[1:]
+    both = tmp_path / "both.csv"
+    both.write_text("\n".join([*long.read_text().splitlines(), *lines]) + "\n")
+    fit(both, tmp_path / "s", key="who")
+
+    def judged(*names: str) -> HeldOut:
+        sizes = {"long": 16, "short": new}
+        paths = [write(tmp_path / f"new-{name}", x_N[60 : 60 + sizes[name]], 60, key=name) for name in names]
+        rows = [line for path in paths for line in path.read_text().splitlines()[1:]]
+        file = tmp_path / "new.csv"
+        file.write_text("time,who,x\n" + "\n".join(rows) + "\n")
+        return held_out(file, tmp_path / "s", key_column="who", draws=2)
+
+    alone, other, together = judged("short"), judged("long"), judged("long", "short")
+    assert (alone.rows, alone.learned, alone.unknown) == (new, 0, 0)
+    assert (alone.values, alone.windows) == (new, new // 8)
+    assert ("windows, importance-weighted" in alone.figures) == (new >= 8)
+    assert np.isfinite(list(alone.figures.values())).all()
+    assert (together.values, together.windows) == (16 + new, 2 + new // 8)
+    sums = [one.figures["one step ahead"] * one.values for one in (alone, other, together)]
+    assert sums[0] + sums[1] == pytest.approx(sums[2], rel=1e-5)
