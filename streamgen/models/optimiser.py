@@ -11,6 +11,10 @@ The rate η may change with the number of updates, never with the length of a st
     warmup        η min(1, s / S)                                       s-th update, S = `warm_up`
     inverse_sqrt  η min(s / S, √(S / s))                                Vaswani et al. 2017
 
+With `start_from: shared` a new key begins with a mean of the weights of its task's keys, which all began with
+the same ones: after each update of any key φ ← φ + ε (w − φ) (Reptile: Nichol et al. 2018, "On first-order
+meta-learning algorithms").
+
 Shapes: P parameters, padded.
 """
 
@@ -51,6 +55,12 @@ class OptimiserSettings(ModelSettings):
         description="Whose the weights are: each key's own, or those of all keys of a partition together.",
     )
 
+    start_from: Literal["noise", "shared"] = Field(
+        "noise",
+        description="A new key's first weights: drawn from its name, or a mean of those that the keys of its "
+        "partition have learned.",
+    )
+
     @property
     def shared(self) -> bool:
         """Whether all keys of a task have the same weights."""
@@ -58,10 +68,11 @@ class OptimiserSettings(ModelSettings):
 
     def drawn_by(self, learner: Learner) -> Learner:
         """Whose name the first weights are drawn from: shared ones are no key's."""
-        return replace(learner, key=None) if self.shared else learner
+        return replace(learner, key=None) if self.shared or self.start_from == "shared" else learner
 
     def idle(self) -> dict[str, str]:
         idle = {} if self.optimizer == "adamw" else {"weight_decay": f"optimizer: {self.optimizer}"}
+        idle |= {"start_from": "scope: task"} if self.shared else {}
         return idle | ({} if self.schedule != "constant" else {"warm_up": "schedule: constant"})
 
 
@@ -71,20 +82,42 @@ class Optimiser:
     # Few updates a learner: a shorter memory of the second moment than Adam's usual.
     BETAS = (0.9, 0.99)
     MOMENTUM = 0.9
+    STAYS = 0.99  # 1 − ε, of the weights that new keys start from
 
     def __init__(self, settings: OptimiserSettings) -> None:
         self.settings = settings
+        self._leads = settings.start_from == "shared"
         self._moments = {"sgd": (), "momentum": ("first_P",)}.get(settings.optimizer, ("first_P", "second_P"))
 
     def fields(self, size: int) -> Mapping[str, StateField]:
-        """Weights, moments, and the number of updates."""
+        """Weights, moments, and the number of updates; the weights that new keys start from, of how many
+        updates they are, and whether the key has started."""
         shared = self.settings.shared
         vector = StateField((size,), dtype="float32", on_device=True, shared=shared)
+        start = {
+            "start_P": replace(vector, shared=True),
+            "start_updates": StateField(dtype="int64", shared=True),
+            "started": StateField(dtype="int64"),
+        }
         return {
+            **(start if self._leads else {}),
             "weights_P": vector,
             **dict.fromkeys(self._moments, vector),
             "updates": StateField(dtype="int64", shared=shared),
         }
+
+    def begin(self, slab: Slab, row: int) -> None:
+        """Called at each record of a learner, before it: at its first it takes the weights that new keys
+        start from. (Not sooner: whose records came in between would depend on how the log was cut.)"""
+        if not self._leads or slab.host("started")[row]:
+            return
+        slab.host("started")[row] = 1
+        weights_P, start_P = slab.tensor("weights_P")[row], slab.tensor("start_P")[row]
+        if not slab.host("start_updates")[row]:
+            start_P.copy_(weights_P)
+        weights_P.copy_(start_P)
+        if "average_P" in slab.fields:
+            slab.tensor("average_P")[row].copy_(start_P)
 
     def rate(self, step: int) -> float:
         """η of the `step`-th update, from 1."""
@@ -114,6 +147,11 @@ class Optimiser:
         for moment_P, moved_P in zip(moments, moved, strict=True):
             moment_P.copy_(moved_P)
         slab.host("updates")[row] = step
+        if self._leads:
+            updates = int(slab.host("start_updates")[row])
+            decay = min(self.STAYS, updates / (10.0 + updates))
+            slab.tensor("start_P")[row].lerp_(weights_P, 1.0 - decay)
+            slab.host("start_updates")[row] = updates + 1
         return True
 
     def _moved(

@@ -309,6 +309,7 @@ class StreamAE:
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
         time_NC = ticks.time_NC.astype(np.float32)
         for n, row in enumerate(row_N.tolist()):
+            self._optimiser.begin(slab, row)
             if ticks.broken_N[n]:
                 slab.host("window_fill")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.

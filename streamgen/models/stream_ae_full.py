@@ -114,6 +114,7 @@ class StreamAEFull:
         scores = Scores.empty(len(value_ND), self.shape.D, self.surprises)
         time_NC = ticks.time_NC.astype(np.float32)
         for n, row in enumerate(row_N.tolist()):
+            self.windowed.begin(slab, row)
             if ticks.broken_N[n]:
                 self.windowed.begin_anew(slab, row)
                 slab.host("fan_left")[row] = 0

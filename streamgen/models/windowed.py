@@ -60,6 +60,10 @@ class Windowed:
             **self.reservoir.fields(),
         }
 
+    def begin(self, slab: Slab, row: int) -> None:
+        """See `Optimiser.begin`."""
+        self._optimiser.begin(slab, row)
+
     def begin_anew(self, slab: Slab, row: int) -> None:
         """No window spans the step to the next record."""
         slab.host("window_fill")[row] = slab.host("window_new")[row] = 0

@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, object]] = {
     "river": {"n_trees": 2, "height": 3, "window_size": 20},
     # What the keys share:
     "stream_ae task": {"hidden": 4, "scope": "task"},
+    "stream_ae shared": {"hidden": 4, "start_from": "shared"},
     "stream_ae full task": {
         "scope": "task", "preset": "full", "hidden": 4, "components": 2, "burn_in": 4, "reservoir": 4,
         "updates": 1, "batch": 2,

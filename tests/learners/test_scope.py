@@ -1,4 +1,5 @@
-"""`scope: task`: what the keys of a task share, and what each keeps. Bits: tests/conformance."""
+"""`scope: task` and `start_from: shared`: what the keys of a task share, and what each keeps. Bits:
+tests/conformance."""
 
 from __future__ import annotations
 
@@ -121,3 +122,53 @@ def test_a_state_without_what_is_shared_is_refused() -> None:
 def test_a_detector_without_weights_refuses_it() -> None:
     with pytest.raises(ConfigError, match=r"model\.scope"):
         models.settings({"name": "river", "scope": "task"})
+
+
+def test_a_new_key_starts_from_the_mean_of_what_others_have_learned(model: Mapping[str, object]) -> None:
+    """Reptile's update, by the definition, from the weights after each update of two keys."""
+    learner = task({**model, "start_from": "shared"}, "key")
+
+    def weights(key: str) -> Floats:
+        return np.array(learner.learners()[key]["weights_P"], dtype=np.float64)
+
+    learner.process(records("a", 0, 1))
+    first_P = expected_P = weights("a")
+    updates = 0
+    for n in range(1, 40):
+        for key, scale in (("a", 1.0), ("b", 1000.0)):
+            before = learner.slab.shared()["start_updates"]
+            learner.process(records(key, n, 1, scale))
+            if learner.slab.shared()["start_updates"] > before:
+                decay = min(0.99, updates / (10 + updates))
+                expected_P = decay * expected_P + (1 - decay) * weights(key)
+                updates += 1
+    assert updates >= 4
+    np.testing.assert_allclose(learner.slab.shared()["start_P"], expected_P, atol=1e-6)
+    assert np.abs(expected_P - first_P).max() > 1e-3
+    learner.process(records("c", 40, 1))
+    np.testing.assert_array_equal(weights("c"), learner.slab.shared()["start_P"])
+    assert learner.learners()["c"]["updates"] == 0
+    assert not np.array_equal(weights("a"), weights("b"))  # each has its own
+
+
+def test_a_new_key_in_the_middle_of_a_batch_starts_where_the_records_before_it_led() -> None:
+    one, other = (task({**MODELS["stream_ae"], "start_from": "shared"}, "key") for _ in range(2))
+    parts = [records("a", 0, 20), records("b", 20, 3), records("a", 23, 20), records("c", 43, 3)]
+    for part in parts:
+        one.process(part)
+    whole = Columns(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in ("offset_N", "timestamp_N")),
+        [key for part in parts for key in part.key],
+        np.concatenate([part.value_ND for part in parts]),
+        np.arange(46),
+    )
+    other.process(whole)
+    for key in "abc":
+        assert {name: array.tobytes() for name, array in one.learners()[key].items()} == {
+            name: array.tobytes() for name, array in other.learners()[key].items()
+        }
+
+
+def test_start_from_changes_nothing_where_all_keys_have_the_same_weights() -> None:
+    with pytest.raises(ConfigError, match=r"model\.start_from changes nothing with scope: task"):
+        models.settings({"name": "rvae", "scope": "task", "start_from": "shared"})
