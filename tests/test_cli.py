@@ -58,6 +58,14 @@ def test_help_lists_the_commands(cli: Callable[..., Said]) -> None:
         assert f"  {command} " in out
 
 
+def test_a_configuration_is_no_topic(cli: Callable[..., Said], tmp_path: Path) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text("inputs: [{topic: orders}]\n")
+    code, _, err = cli("topics", file)
+    assert code == 1
+    assert f"--config {file}" in err.replace("\n", "")
+
+
 def test_version(cli: Callable[..., Said]) -> None:
     code, out, _ = cli("version")
     assert code == 0

@@ -66,9 +66,13 @@ def topics(
     Those of scores, anomalies and dead letters have as many partitions as their input. What exists is never
     changed.
     """
+    from streamgen.errors import ConfigError
     from streamgen.kafka.reach import reach
     from streamgen.kafka.topics import NewTopic, create_topics, ensure_publishing_topics, ensure_topics
 
+    for name in topic or ():
+        if Path(name).is_file():  # a topic may have such a name, but this one is meant to be read
+            raise ConfigError(f"{name} is a file, and topics are made here by their names: --config {name}.")
     chosen = configuration(config, bootstrap, tuple(topic or ()))
     reach(chosen.kafka)
     settings = {"retention.ms": "-1"} if forever else {}

@@ -100,12 +100,13 @@ def drawn(noise: np.random.Generator, span: Span, whole: bool = False) -> Choose
     return choose
 
 
-def drawn_given(noise: np.random.Generator, given_TD: Floats) -> Choose:
-    """Each record is what is given [T, D], and the rest (NaN) is drawn given that."""
+def drawn_given(noise: np.random.Generator, span: Span, given_TD: Floats) -> Choose:
+    """Each record is what is given [T, D], and the rest (NaN) is drawn given that, on the span's grid."""
 
     def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Floats:
         y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
-        return np.asarray(origin_BD + unit_D * then.mixture.draw_given(noise, y_BD, seen_BD).cpu().numpy())
+        drawn_BD = then.mixture.draw_given(noise, y_BD, seen_BD).cpu().numpy()
+        return span.on_grid(origin_BD + unit_D * drawn_BD)
 
     return choose
 

@@ -88,7 +88,9 @@ class Sequences:
                 mean_BZ, log_scale_BZ = network.encode(input_BTI)
                 z_BZ = mean_BZ + torch.exp(log_scale_BZ) * self._tensor(eps_BZ)
                 before = warm(network, z_BZ, input_BTI[:, : parts[0].shape[1]], parts[0])
-                choose = drawn(noise, span) if np.isnan(fixed_SD).all() else drawn_given(noise, fixed_SD)
+                choose = (
+                    drawn(noise, span) if np.isnan(fixed_SD).all() else drawn_given(noise, span, fixed_SD)
+                )
                 new_BTD = free_run(network, now, z_BZ, before, new_BTC, choose)
                 value_BTD = np.concatenate([value_BTD, new_BTD], axis=1)
                 seen_BTD = np.concatenate([seen_BTD, np.ones(new_BTD.shape, dtype=np.bool_)], axis=1)
@@ -192,7 +194,8 @@ class Sequences:
             z_1Z = self._latent(network, window_TD)
             time_1TC = self._ending_now(len(window_TD))[None]
             filled_TD = free_run(network, now, z_1Z, None, time_1TC, expected(window_TD))[0]
-        return np.where(np.isnan(window_TD), filled_TD, window_TD)
+        on_grid_TD = Span.of(self._slab, self._row).on_grid(filled_TD)
+        return np.where(np.isnan(window_TD), on_grid_TD, window_TD)
 
     def _latent(self, network: SequenceVAE, window_TD: Floats) -> Tensor:
         """Mean of q(z | window), [1, Z]."""

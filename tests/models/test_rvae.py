@@ -438,6 +438,18 @@ def test_imputation_keeps_what_is_there_and_fills_the_rest(learned) -> None:  # 
     assert np.mean(ours) < 0.4 * np.mean(last)
 
 
+def test_every_kind_has_the_decimals_of_the_stream() -> None:
+    model, slab = made()
+    run(model, slab, np.round(walk(80), 1))
+    given_TD = np.full((5, 2), np.nan)
+    given_TD[:, 1] = 0.125  # what is given stays as it is
+    for kind in ("continue", "prior", "impute", "what-if"):
+        known_TD = given_TD if kind in ("impute", "what-if") else None
+        drawn = model.generate(slab, 0, ME, 5, 1, 0, kind, known_TD)
+        assert np.array_equal(drawn[..., 0], np.round(drawn[..., 0], 1)), kind
+        assert known_TD is None or (drawn[..., 1] == 0.125).all()
+
+
 def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     """Weights, moments and averages; windows of 8 + 1 bytes a value and 4 a time feature; the axes."""
     light, full, joint = made()[1], made(**FULL, joint=0)[1], made(**FULL, joint=16)[1]
