@@ -13,7 +13,7 @@ import typer
 
 from streamgen.cli.images_evaluate import evaluate
 from streamgen.cli.images_publish import publish
-from streamgen.cli.options import Bootstrap, Device, Seed, configuration
+from streamgen.cli.options import Bootstrap, Device, From, Seed, To, configuration
 from streamgen.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,18 +59,8 @@ def fit(
         str | None,
         typer.Option("--topic", metavar="TOPIC", help="Topic whose values are images as PNG or JPEG."),
     ] = None,
-    first: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
-        ),
-    ] = "earliest",
-    end: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."
-        ),
-    ] = "latest",
+    first: From = "earliest",
+    end: To = "latest",
     bootstrap: Bootstrap = None,
     model: Annotated[
         str | None, typer.Option("--model", metavar="NAME", help="Model to learn with: vae or gan.")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamgen.cli.options import Application, Bootstrap, ConfigFile, configuration
+from streamgen.cli.options import Application, Bootstrap, ConfigFile, MetricsPort, PublisherId, configuration
 
 
 def publish(
@@ -24,19 +24,8 @@ def publish(
     bootstrap: Bootstrap = None,
     config: ConfigFile = None,
     application_id: Application = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port of /metrics and /readyz; 0 picks a free one."
-        ),
-    ] = None,
-    worker_id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of this publisher, kept over restarts; without it, one of this machine that is free.",
-        ),
-    ] = None,
+    metrics_port: MetricsPort = None,
+    worker_id: PublisherId = None,
 ) -> None:
     """Publish images that a trained model draws, as PNG.
 

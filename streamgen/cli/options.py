@@ -39,6 +39,27 @@ Inputs = Annotated[
 LastConfig = Annotated[
     Path | None, typer.Argument(metavar="[CONFIG.yaml]", help="Configuration file.", show_default=False)
 ]
+From = Annotated[
+    str,
+    typer.Option(
+        "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
+    ),
+]
+To = Annotated[
+    str,
+    typer.Option("--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."),
+]
+MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, metavar="PORT", help="Port of /metrics and /readyz; 0 picks a free one."),
+]
+PublisherId = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Name of this publisher, kept over restarts; without it, one of this machine that is free.",
+    ),
+]
 
 
 def configuration(

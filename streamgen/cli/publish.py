@@ -6,7 +6,15 @@ from typing import Annotated, Any
 
 import typer
 
-from streamgen.cli.options import Application, Bootstrap, Inputs, LastConfig, configuration
+from streamgen.cli.options import (
+    Application,
+    Bootstrap,
+    Inputs,
+    LastConfig,
+    MetricsPort,
+    PublisherId,
+    configuration,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -23,19 +31,8 @@ def publish(
         str | None,
         typer.Option("--state", metavar="PLACE", help="Where checkpoints are: kafka, a folder or a URL."),
     ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port of /metrics and /readyz; 0 picks a free one."
-        ),
-    ] = None,
-    worker_id: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Name of this publisher, kept over restarts; without it, one of this machine that is free.",
-        ),
-    ] = None,
+    metrics_port: MetricsPort = None,
+    worker_id: PublisherId = None,
 ) -> None:
     """Publish generated sequences of the streams that an application's workers learn.
 

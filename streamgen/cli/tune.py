@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from streamgen.cli.files import KeyColumn, TimestampColumn, ValueColumns
-from streamgen.cli.options import Bootstrap, Device
+from streamgen.cli.options import Bootstrap, Device, From, To
 
 if TYPE_CHECKING:
     from streamgen.between import Bounds
@@ -58,18 +58,8 @@ def tune(
     records: Annotated[
         int | None, typer.Option("--records", min=1, help="Only the newest so many; without it, all.")
     ] = None,
-    first: Annotated[
-        str,
-        typer.Option(
-            "--from", metavar="WHERE", help="Topic: first record; earliest, a time, or PARTITION:OFFSET,…."
-        ),
-    ] = "earliest",
-    end: Annotated[
-        str,
-        typer.Option(
-            "--to", metavar="WHERE", help="Topic: where to end; latest, a time, or PARTITION:OFFSET,…."
-        ),
-    ] = "latest",
+    first: From = "earliest",
+    end: To = "latest",
     bootstrap: Bootstrap = None,
     timestamp_column: TimestampColumn = None,
     key_column: KeyColumn = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from streamgen.cli.options import Bootstrap, Model, configuration, with_model
+from streamgen.cli.options import Bootstrap, MetricsPort, Model, configuration, with_model
 
 
 def register(app: typer.Typer) -> None:
@@ -33,12 +33,7 @@ def run(
         str | None,
         typer.Option("--state", metavar="PLACE", help="Where checkpoints are: kafka, a folder or a URL."),
     ] = None,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, metavar="PORT", help="Port of /metrics and /readyz; 0 picks a free one."
-        ),
-    ] = None,
+    metrics_port: MetricsPort = None,
     worker_id: Annotated[
         str | None,
         typer.Option(
