@@ -6,6 +6,8 @@ not. P parameters.
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from streamgen.models.slab import Field, Slab
 
 
@@ -16,7 +18,12 @@ def fields(size: int, shared: bool) -> dict[str, Field]:
 
 def average(slab: Slab, row: int, decay: float) -> None:
     """Take the row's newest weights into the average, after the update that made them."""
-    updates = int(slab.host("updates")[row])
-    # The first averages are short: they must not remember the weights that were drawn.
-    decay = min(decay, updates / (10.0 + updates))
-    slab.tensor("average_P")[row].lerp_(slab.tensor("weights_P")[row], 1.0 - decay)
+    take_in(
+        slab.tensor("average_P")[row], slab.tensor("weights_P")[row], decay, int(slab.host("updates")[row])
+    )
+
+
+def take_in(mean_P: Tensor, new_P: Tensor, decay: float, count: int) -> None:
+    """Move a mean towards new weights, in place. The first `count`s make it short: it must not remember the
+    weights that were drawn."""
+    mean_P.lerp_(new_P, 1.0 - min(decay, count / (10.0 + count)))

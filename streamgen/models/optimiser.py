@@ -29,6 +29,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from streamgen.models import averaging
 from streamgen.models.online import Learner
 from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
@@ -149,8 +150,7 @@ class Optimiser:
         slab.host("updates")[row] = step
         if self._leads:
             updates = int(slab.host("start_updates")[row])
-            decay = min(self.STAYS, updates / (10.0 + updates))
-            slab.tensor("start_P")[row].lerp_(weights_P, 1.0 - decay)
+            averaging.take_in(slab.tensor("start_P")[row], weights_P, self.STAYS, updates)
             slab.host("start_updates")[row] = updates + 1
         return True
 
