@@ -93,15 +93,15 @@ class Span(NamedTuple):
         """[B, D] values origin + unit y, of one y from each of B distributions, that keep to the span; one
         that leaves it `AGAIN` times is moved to where it ends."""
         y_BD, pairs = one.draw(noise), self.ordered()
+        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
         for _ in range(AGAIN):
-            value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
-            out_B = self.beyond(value_BD, value_BD - origin_BD, NEAR * unit_D)
-            out_B |= self._out_of_order(value_BD, value_BD - origin_BD, pairs, NEAR * unit_D)
+            step_BD = value_BD - origin_BD
+            out_B = self.beyond(value_BD, step_BD, NEAR * unit_D)
+            out_B |= self._out_of_order(value_BD, step_BD, pairs, NEAR * unit_D)
             if not out_B.any():
                 break
-            beyond_B = torch.from_numpy(out_B).to(y_BD.device)
-            y_BD[beyond_B] = one.some(beyond_B).draw(noise)
-        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
+            again_BD = one.some(torch.from_numpy(out_B).to(y_BD.device)).draw(noise)
+            value_BD[out_B] = self.on_grid(origin_BD[out_B] + unit_D * again_BD.cpu().numpy())
         value_BD = self.nearest(value_BD, value_BD - origin_BD)
         for lower, upper in zip(*(part.tolist() for part in pairs), strict=True):
             np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
