@@ -55,77 +55,65 @@ def answer(
     A function of the arguments and of the log up to `followed.next_offset`. Raises `Refused`.
     """
     with failures_are_refusals(followed.source):
-        return _answer(application_id, config, followed, request, key, seed, id)
-
-
-def _answer(
-    application_id: str,
-    config: InputConfig,
-    followed: Followed,
-    request: Request,
-    key: str | None,
-    seed: int,
-    id: str | None,
-) -> Answer:
-    task, checkpoint = followed.learner(key)
-    kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
-    if kind not in task.model.kinds:
-        can = ", ".join(task.model.kinds) or "none: it only detects"
-        raise Refused(
-            Refusal.UNSUPPORTED,
-            f"the model {task.model.name} gives no {kind} sequences, but {can}",
-        )
-    given_TD = given(request, task.config.format, task.features)
-    standing, notation = task.standing(key), followed.notation
-    first = 1 - request.records if kind == "impute" else 1
-    times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
-    if times[-1] >= LATEST_MS or times[0] < 0:
-        raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
-    drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
-    if not np.isfinite(drawn_STD).all():
-        raise Refused(Refusal.FAILED, "the model gave values that are not finite")
-    kafka_key, whole_D = notation.kafka_key(key), standing.whole_D
-    if given_TD is not None:
-        # What is given may be something that the feature never was.
-        whole_D = whole_D & (np.isnan(given_TD) | (np.round(given_TD) == given_TD)).all(0)
-    headers: Headers = [
-        ("ce_specversion", b"1.0"),
-        ("ce_source", f"/streamgen/{application_id}/{source.topic}/{source.partition}".encode()),
-        ("ce_type", TYPE),
-        ("content-type", b"application/json" if FORMATS[config.format].named else b"text/plain"),
-        ("streamgen_generated", b"true"),
-        ("streamgen_kind", kind.encode()),
-        ("streamgen_model", task.model.name.encode()),
-        ("streamgen_step", b"%d" % standing.step),
-        ("streamgen_count", b"%d" % len(drawn_STD)),
-        ("streamgen_length", b"%d" % len(times)),
-        ("streamgen_seed", b"%d" % seed),
-        ("streamgen_state_offset", b"%d" % manifest.offset),
-        ("streamgen_from_offset", b"%d" % followed.next_offset),
-    ]
-    if id is not None:
-        headers.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
-    place = f"{application_id}/{source.topic}/{source.partition}/{followed.next_offset}"
-    # Not the id itself: it may be long, and there is one name a record.
-    asked = hashlib.blake2b(msgspec.json.encode([request.digest, seed, id]), digest_size=12).hexdigest()
-    name = f"{place}/generated/{manifest.offset}/{asked}"
-    batch = OutputBatch(TopicPartition(config.generated_topic, source.partition), [], [], [], [])
-    named = list(zip(times, iso(np.array(times)), strict=True))
-    for s, drawn_TD in enumerate(drawn_STD):
-        for t, (time_ms, time) in enumerate(named):
-            batch.timestamp.append(notation.kafka_time(time_ms))
-            batch.key.append(kafka_key)
-            batch.value.append(notation.write(key, time_ms, drawn_TD[t], whole_D))
-            batch.headers.append(
-                [
-                    *headers,
-                    ("ce_id", f"{name}/{s}/{t}".encode("utf-8", "replace")),
-                    ("ce_time", time.encode()),
-                    ("streamgen_sequence", b"%d" % s),
-                    ("streamgen_record", b"%d" % t),
-                ]
+        task, checkpoint = followed.learner(key)
+        kind, source, manifest = request.checked_kind, followed.source, checkpoint.manifest
+        if kind not in task.model.kinds:
+            can = ", ".join(task.model.kinds) or "none: it only detects"
+            raise Refused(
+                Refusal.UNSUPPORTED,
+                f"the model {task.model.name} gives no {kind} sequences, but {can}",
             )
-    return Answer(batch, drawn_STD, manifest.written, standing.newest_ms)
+        given_TD = given(request, task.config.format, task.features)
+        standing, notation = task.standing(key), followed.notation
+        first = 1 - request.records if kind == "impute" else 1
+        times = notation.times(standing.newest_ms, standing.gap_ms, first, request.records)
+        if times[-1] >= LATEST_MS or times[0] < 0:
+            raise Refused(Refusal.BAD_LENGTH, "the sequence would leave the years 1970 to 2199")
+        drawn_STD = task.generate(key, request.records, request.count, seed, kind, given_TD)
+        if not np.isfinite(drawn_STD).all():
+            raise Refused(Refusal.FAILED, "the model gave values that are not finite")
+        kafka_key, whole_D = notation.kafka_key(key), standing.whole_D
+        if given_TD is not None:
+            # What is given may be something that the feature never was.
+            whole_D = whole_D & (np.isnan(given_TD) | (np.round(given_TD) == given_TD)).all(0)
+        headers: Headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_source", f"/streamgen/{application_id}/{source.topic}/{source.partition}".encode()),
+            ("ce_type", TYPE),
+            ("content-type", b"application/json" if FORMATS[config.format].named else b"text/plain"),
+            ("streamgen_generated", b"true"),
+            ("streamgen_kind", kind.encode()),
+            ("streamgen_model", task.model.name.encode()),
+            ("streamgen_step", b"%d" % standing.step),
+            ("streamgen_count", b"%d" % len(drawn_STD)),
+            ("streamgen_length", b"%d" % len(times)),
+            ("streamgen_seed", b"%d" % seed),
+            ("streamgen_state_offset", b"%d" % manifest.offset),
+            ("streamgen_from_offset", b"%d" % followed.next_offset),
+        ]
+        if id is not None:
+            headers.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
+        place = f"{application_id}/{source.topic}/{source.partition}/{followed.next_offset}"
+        # Not the id itself: it may be long, and there is one name a record.
+        asked = hashlib.blake2b(msgspec.json.encode([request.digest, seed, id]), digest_size=12).hexdigest()
+        name = f"{place}/generated/{manifest.offset}/{asked}"
+        batch = OutputBatch(TopicPartition(config.generated_topic, source.partition), [], [], [], [])
+        named = list(zip(times, iso(np.array(times)), strict=True))
+        for s, drawn_TD in enumerate(drawn_STD):
+            for t, (time_ms, time) in enumerate(named):
+                batch.timestamp.append(notation.kafka_time(time_ms))
+                batch.key.append(kafka_key)
+                batch.value.append(notation.write(key, time_ms, drawn_TD[t], whole_D))
+                batch.headers.append(
+                    [
+                        *headers,
+                        ("ce_id", f"{name}/{s}/{t}".encode("utf-8", "replace")),
+                        ("ce_time", time.encode()),
+                        ("streamgen_sequence", b"%d" % s),
+                        ("streamgen_record", b"%d" % t),
+                    ]
+                )
+        return Answer(batch, drawn_STD, manifest.written, standing.newest_ms)
 
 
 @contextmanager
