@@ -46,7 +46,7 @@ from streamgen.windows import Clock
 
 T = 24
 STEP_MS = {"stocks": 86_400_000, "energy": 600_000}
-SETTINGS: dict[str, Any] = {"name": "rvae", "preset": "full", "reservoir": 4096, "hidden": 64}
+SETTINGS: dict[str, Any] = {"name": "rvae", "preset": "full", "reservoir": 4096, "hidden": 64, "updates": 1}
 CONCLUSIVE = 500  # windows that do not overlap
 FIELDS: dict[str, Callable[[Floats, Floats, int], float]] = {
     "discriminative score": discriminative_score,

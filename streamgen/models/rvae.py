@@ -18,6 +18,7 @@ inputs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -42,7 +43,7 @@ from streamgen.models.noise import generator
 from streamgen.models.online import KINDS, Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.rvae_sequences import Sequences, hidden, network_of
 from streamgen.models.scale import Scale
-from streamgen.models.sequence_vae import SequenceVAE, Shape, Windows
+from streamgen.models.sequence_vae import SequenceVAE, Shape, Whole, Windows
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
 from streamgen.models.span import Span
@@ -103,11 +104,16 @@ class Settings(CautiousSettings):
         description="full: units of the density of whole records that sequences from the prior are drawn "
         "from; 0: they come from the mixture.",
     )
+    joint_share: float = Field(
+        0.333, gt=0, le=1, description="full: share of a minibatch's records that it learns from."
+    )
 
     def idle(self) -> dict[str, str]:
         idle = super().idle()
         if self.preset != "full":
-            idle |= dict.fromkeys(("reservoir", "updates", "batch", "joint"), f"preset: {self.preset}")
+            idle |= dict.fromkeys(
+                ("reservoir", "updates", "batch", "joint", "joint_share"), f"preset: {self.preset}"
+            )
         elif not self.reservoir:
             idle["batch"] = "reservoir: 0"
         return idle | ({} if self.kl_weight else dict.fromkeys(("kl_annealing", "free_bits"), "kl_weight: 0"))
@@ -284,11 +290,7 @@ class RVAE:
             target_BTD, known_BTD = now.targets(value_BTD, seen_BTD)
             whole = None
             if self.shape.joint:
-                earlier_BTD = np.concatenate([value_BTD[:, :1], value_BTD[:, :-2]], axis=1)
-                place = now.places(*(x.reshape(-1, x.shape[2]) for x in (value_BTD[:, :-1], earlier_BTD)))
-                y_ND = target_BTD[:, 1:].reshape(-1, self.shape.D)
-                y_ND = y_ND + Span.of(slab, row).jitter() / now.delta_D * noise.standard_normal(y_ND.shape)
-                whole = Places(*map(self._tensor, place)), self._tensor(y_ND)
+                whole = self._whole(slab, row, now, windows_B, target_BTD, noise)
             windows = Windows(
                 self._tensor(now.window(value_BTD, seen_BTD, time_BTC)),
                 self._tensor(now.window(stopped_BTD, seen_BTD & visible_BT1, time_BTC)),
@@ -303,6 +305,29 @@ class RVAE:
         loss = network.loss(windows, eps_BZ, settings.kl_weight * annealed, settings.free_bits)
         (gradient_P,) = torch.autograd.grad(loss, weights_P)
         return float(loss.detach()), gradient_P
+
+    def _whole(
+        self,
+        slab: Slab,
+        row: int,
+        now: Axes,
+        windows_B: Parts,
+        target_BTD: Floats,
+        noise: np.random.Generator,
+    ) -> Whole:
+        """Some of the steps, drawn anew for each update: the density of whole records has 18 components for
+        each feature, and costs more than all the rest."""
+        value_BTD, seen_BTD, _ = windows_B
+        N = target_BTD[:, 1:, 0].size
+        index_M = noise.permutation(N)[: math.ceil(N * self.settings.joint_share)]
+        b_M, t_M = np.divmod(index_M, self.T - 1)
+        y_MD = target_BTD[b_M, t_M + 1]
+        y_MD = y_MD + Span.of(slab, row).jitter() / now.delta_D * noise.standard_normal(y_MD.shape)
+        places = now.places(value_BTD[b_M, t_M], value_BTD[b_M, np.maximum(t_M - 1, 0)])
+        at = Places(*map(self._tensor, places))
+        return Whole(
+            self._tensor(index_M), self._tensor(seen_BTD[b_M, t_M + 1].all(1)), at, self._tensor(y_MD)
+        )
 
     def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> SequenceVAE:
         return network_of(self.shape, self.settings.dof, weights_P, now, stretch_D)

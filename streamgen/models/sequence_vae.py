@@ -17,9 +17,10 @@ continuous space".
 
     loss = (−Σ_t [log p(x_t | z, x_<t) + log p'(x_t | z, x_<t)] + β Σ_j max(KL_j, λ)) / number of seen values
 
-z = ζ + τ ε; y is the raw step; p' is optional, and of records of which no value is missing. One network has
-both: p the marginals and conditionals that scores need, p' the detail that draws need. KL_j is the mean over
-the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
+z = ζ + τ ε; y is the raw step; p' is optional, of records of which no value is missing, and its sum may be
+estimated from some of the steps (Robbins & Monro 1951). One network has both: p the marginals and
+conditionals that scores need, p' the detail that draws need. KL_j is the mean over the minibatch of
+KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
 
 Shapes: B windows of T records, D features, H hidden units of a layer (or the dense ones' own number, E), S of
 all recurrent layers, Z latent dimensions, K mixture components, C time features, I = 3D + C inputs of a
@@ -95,16 +96,26 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
+class Whole:
+    """Some of the N steps, for the density of whole records: which (M of them), whether no value is missing,
+    where they begin, and what they are."""
+
+    index_M: Tensor
+    whole_M: Tensor
+    at: Places
+    y_MD: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Windows:
     """B windows as the network sees them, float32; targets are float64, in units of levels (the first) and
-    steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden.
-    `whole` are where the N steps begin and what they are, for the density of whole records."""
+    steps, zero where not seen. `hidden_BTI` are the encoder's inputs: the newest records may be hidden."""
 
     input_BTI: Tensor
     hidden_BTI: Tensor
     target_BTD: Tensor
     seen_BTD: Tensor
-    whole: tuple[Places, Tensor] | None = None
+    whole: Whole | None = None
 
 
 class SequenceVAE:
@@ -174,10 +185,11 @@ class SequenceVAE:
         steps = self._steps(windows, z_BZ)
         nll = self._nll(windows, z_BZ, steps).sum()
         if windows.whole is not None:
-            at, y_ND = windows.whole
-            whole_N = windows.seen_BTD[:, 1:].flatten(0, 1).all(1)
-            joint_N = self.joint(*steps, at).nll(y_ND)
-            nll = nll + torch.where(whole_N, joint_N, 0.0).sum()
+            some = windows.whole
+            z_MZ, before_MI, state_MS = (part[some.index_M] for part in steps)
+            joint_M = self.joint(z_MZ, before_MI, state_MS, some.at).nll(some.y_MD)
+            share = len(some.index_M) / len(steps[0])
+            nll = nll + torch.where(some.whole_M, joint_M, 0.0).sum() / share
         free_kl = len(z_BZ) * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
         return (nll + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
 

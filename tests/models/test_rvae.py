@@ -213,7 +213,8 @@ def test_from_the_prior_each_goes_on_from_a_record_that_was_kept() -> None:
     first_B = model.sequences(slab, 0, ME).sample(T, 1000, 0)[:, 0, 0]
     shares = [(np.abs(first_B - level) < 20).mean() for level in (0.0, 1000.0, 50.0)]
     assert shares == pytest.approx([0.25, 0.25, 0.5], abs=0.1)
-    assert not np.isin(first_B, value_ND).any()  # goes on: it is not the record itself
+    # Goes on: it is not the record itself (what leaves the stream's range is put at its end).
+    assert np.isin(first_B, value_ND).mean() < 0.05
 
 
 def test_ahead_of_the_stream_the_prior_knows_the_hour() -> None:
