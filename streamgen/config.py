@@ -332,6 +332,50 @@ class InputConfig(_Section):
         return hashlib.sha256(learning.encode()).hexdigest()[:16]
 
 
+class ImagesConfig(_Section):
+    """A topic of images that `streamgen images run` learns, batch after batch."""
+
+    topic: str | None = Field(
+        default=None, min_length=1, description="The topic to read: each value is an image file; null: none."
+    )
+    model: dict[str, Any] = Field(
+        default={"name": "vae"},
+        description="Model name and its settings (docs/models.md); steps: of a batch.",
+    )
+    size: int | None = Field(
+        default=None, ge=16, le=128, description="Pixels of a side; null: those of the topic's first image."
+    )
+    colours: Literal["auto", "grey", "colour"] = Field(
+        default="auto", description="auto: grey if every image of the first batch is, else colour."
+    )
+    batch: int = Field(default=2000, ge=100, le=1_000_000, description="Images that make a batch.")
+    checkpoint_steps: int = Field(
+        default=500, ge=1, description="Steps after which a training is looked at and stored."
+    )
+    store: str = Field(
+        default="streamgen-images", description="Folder or fsspec URL (file://, s3://) of the model."
+    )
+    dlq: str | None = Field(default=None, description="Topic of what is no image; null: <topic>.dlq.")
+    on_log_gap: Literal["fail", "continue"] = Field(
+        default="fail", description="When records that come next are gone: stop, or go on without them."
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _model_has_name(cls, model: dict[str, Any]) -> dict[str, Any]:
+        return {"name": "vae", **model}
+
+    @model_validator(mode="after")
+    def _topics_differ(self) -> Self:
+        if self.topic == self.dlq_topic:
+            raise ValueError(f"the topic {self.topic!r} has two uses; the input and its dlq must differ")
+        return self
+
+    @property
+    def dlq_topic(self) -> str:
+        return self.dlq or f"{self.topic}.dlq"
+
+
 class StateConfig(_Section):
     """Checkpoints."""
 
@@ -366,7 +410,8 @@ class Config(_Section):
         description="Consumer group, and prefix of internal topics and transactional ids.",
     )
     kafka: KafkaConfig = Field(default=KafkaConfig(), description="How to reach the brokers.")
-    inputs: list[InputConfig] = Field(min_length=1, description="The topics to learn.")
+    inputs: list[InputConfig] = Field(default=[], description="The topics to learn.")
+    images: ImagesConfig = Field(default=ImagesConfig(), description="A topic of images.")
     seed: int = Field(default=0, ge=0, description="Seed of all noise; part of the state.")
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where models live.")
     commit_interval_ms: int = Field(
@@ -383,3 +428,9 @@ class Config(_Section):
             if topics.count(topic) > 1:
                 raise ValueError(f"the topic {topic!r} is listed twice; give each topic one entry")
         return inputs
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> Self:
+        if not self.inputs and self.images.topic is None:
+            raise ValueError("inputs is missing: name at least one topic")
+        return self

@@ -190,8 +190,9 @@ def _sentence(detail: ErrorDetails, sources: list[tuple[str, dict[str, Any]]]) -
     if kind == "extra_forbidden":
         return f"{where}: {key} is not a known key{_nearest(path)}"
     if kind == "missing":
-        hint = ": name at least one topic" if path == ("inputs",) else ""
-        return f"{where}: {key} is missing{hint}"
+        return f"{where}: {key} is missing"
+    if kind == "value_error" and not path:  # of keys that do not go together
+        return f"{where}: {detail['ctx']['error']}"
     if kind == "value_error":  # from a validator of ours, which says what is allowed
         return f"{where}: {key}{_given(path, detail['input'])}: {detail['ctx']['error']}"
     return f"{where}: {key}{_given(path, detail['input'])}; allowed: {_allowed(detail)}"

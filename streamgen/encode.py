@@ -96,20 +96,10 @@ class Encoder:
         return batch
 
     def dead_letters(self, raw: RawBatch, dead: Sequence[DeadLetter]) -> OutputBatch:
-        """The original bytes, key and headers, with the reason in headers named as by KIP-1034."""
+        """See `add_dead_letter`."""
         batch = OutputBatch(self._dlq, [], [], [], [])
         for n, reason, detail in dead:
-            why: Headers = [
-                ("__streams.errors.exception", str(reason).encode()),
-                ("__streams.errors.message", detail.encode()),
-                ("__streams.errors.topic", self._source.topic.encode()),
-                ("__streams.errors.partition", str(self._source.partition).encode()),
-                ("__streams.errors.offset", str(int(raw.offset_N[n])).encode()),
-            ]
-            batch.timestamp.append(int(raw.timestamp_N[n]))
-            batch.key.append(raw.key[n])
-            batch.value.append(raw.value[n])
-            batch.headers.append([*raw.headers[n], *why])
+            add_dead_letter(batch, raw, n, reason, detail)
         return batch
 
     def _episode(self, episode: Episode, features: Sequence[str]) -> dict[str, object]:
@@ -162,3 +152,18 @@ def one_iso(time: int) -> str:
 
 def _named(features: Sequence[str], value_D: Floats) -> dict[str, float]:
     return dict(zip(features, value_D.tolist(), strict=True))
+
+
+def add_dead_letter(batch: OutputBatch, raw: RawBatch, n: int, reason: str, detail: str) -> None:
+    """Row `n` as it came, and why it cannot be used in headers named as by KIP-1034."""
+    why: Headers = [
+        ("__streams.errors.exception", str(reason).encode()),
+        ("__streams.errors.message", detail.encode("utf-8", "replace")),
+        ("__streams.errors.topic", raw.source.topic.encode()),
+        ("__streams.errors.partition", b"%d" % raw.source.partition),
+        ("__streams.errors.offset", b"%d" % int(raw.offset_N[n])),
+    ]
+    batch.timestamp.append(max(int(raw.timestamp_N[n]), 0))
+    batch.key.append(raw.key[n])
+    batch.value.append(raw.value[n])
+    batch.headers.append([*raw.headers[n], *why])

@@ -10,7 +10,7 @@ import math
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -353,6 +353,63 @@ class PublisherMetrics(Metrics):
     def sequences(self, topic: str, kind: str, sequences: int) -> None:
         """So many sequences are visible: their transaction was committed."""
         self._sequences.labels(topic, kind).inc(sequences)
+
+
+class ImageMetrics(Metrics):
+    """What a process that learns a topic of images tells, beside what all with transactions tell."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """`clock`: see `Metrics`."""
+        super().__init__(clock)
+
+        def gauge(name: str, documentation: str, *labels: str) -> Gauge:
+            return Gauge(
+                f"streamgen_images_{name}", documentation, ("topic", *labels), registry=self.registry
+            )
+
+        self._rounds = Counter(
+            "streamgen_images_rounds", "Batches learned.", ("topic", "outcome"), registry=self.registry
+        )
+        self._broken_off = Counter(
+            "streamgen_images_trainings_failed",
+            "Of these, diverged or collapsed.",
+            TOPIC,
+            registry=self.registry,
+        )
+        self._collected = gauge("collected", "Images of the next batch that are there.")
+        self._step = gauge("step", "Steps of the batch that is learned.")
+        self._losses = gauge("loss", "Losses of the newest step.", "loss")
+        self._distances = gauge("distance_ratio", "Distance from images held out.", "model")
+        self._round_s = gauge("round_seconds", "Time that the last batch took.")
+
+    def learns(self, topic: str) -> None:
+        """A topic is learned: its counters exist at zero."""
+        for outcome in ("taken", "kept"):
+            self._rounds.labels(topic, outcome)
+        self._broken_off.labels(topic)
+
+    def collected(self, topic: str, images: int) -> None:
+        """So many images of the next batch are there."""
+        self._collected.labels(topic).set(images)
+
+    def trained(self, topic: str, step: int, losses: Mapping[str, float]) -> None:
+        """A step was made."""
+        self._step.labels(topic).set(step)
+        for name, value in losses.items():
+            self._losses.labels(topic, name).set(value)
+
+    def training_failed(self, topic: str) -> None:
+        """A training diverged or collapsed, and went back to its last good checkpoint."""
+        self._broken_off.labels(topic).inc()
+
+    def round_ended(self, topic: str, taken: bool, new: float, old: float | None, seconds: float) -> None:
+        """A batch was learned in `seconds`, and its model taken or the one before kept; their distances from
+        images that neither learned from."""
+        self._rounds.labels(topic, "taken" if taken else "kept").inc()
+        self._distances.labels(topic, "new").set(new)
+        if old is not None:
+            self._distances.labels(topic, "before").set(old)
+        self._round_s.labels(topic).set(seconds)
 
 
 def _labels(source: TopicPartition) -> tuple[str, str]:

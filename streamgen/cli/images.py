@@ -226,7 +226,7 @@ def _of_topic(
     tail = KafkaTail(config.kafka)
     try:
         cut = known or Cut(topic, tail.topic_id(topic), between)
-        return read_cut(tail, cut, look), cut
+        return read_cut(tail, cut, look).source(cut), cut
     finally:
         tail.close()
 

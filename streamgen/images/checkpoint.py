@@ -1,6 +1,6 @@
 """A training's whole state in one safetensors file, with a manifest as JSON in its header.
 
-    <folder>/checkpoint-<step>.safetensors
+    <folder>/checkpoint-<step>.safetensors       a training; of a topic learned in rounds, the round
 
 The newest two are kept: one is written beside, synced and renamed (`state.folder`), and only then the oldest
 is removed, so whatever happens meanwhile the last good one is whole.
@@ -46,6 +46,20 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """One batch of a topic that is learned batch after batch (`images.rounds`), and what came of it.
+
+    `taken`: the model is what the round made of it; else it is the one from before. The distances are those
+    of the new model and of the one before from images that neither learned from."""
+
+    number: int  # from 1
+    taken: bool
+    distance: float
+    distance_before: float | None
+    skipped: Mapping[str, str]  # what was no image: its place, `partition@offset`, and the reason
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """What the state is of. A point of the history is a step with the mean losses since the point before."""
 
@@ -58,6 +72,7 @@ class Manifest:
     digest: str  # of the training images
     device: str
     cut: Cut | None = None  # None: they are of files
+    round: Round | None = None  # None: it is one training
     history: list[tuple[int, dict[str, float]]] = field(default_factory=list)
     watched: Mapping[str, float] = field(default_factory=dict)  # see `Watch`
     checksum: str = ""
@@ -75,7 +90,8 @@ def write(folder: Folder, manifest: Manifest, state: Mapping[str, Tensor]) -> No
     text = msgspec.json.encode(sealed).decode()
     # One entry: safetensors writes several in any order, and equal states shall be equal bytes.
     data = safetensors.numpy.save(arrays, metadata={"manifest": _digest(text) + text})
-    folder.write(f"checkpoint-{manifest.step:09d}.safetensors", [data])
+    number = manifest.step if manifest.round is None else manifest.round.number
+    folder.write(f"checkpoint-{number:09d}.safetensors", [data])
     for name in _newest_first(folder)[KEPT:]:
         folder.remove(name)
 

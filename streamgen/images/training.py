@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import structlog
+from torch import Tensor
 
 from streamgen.errors import InputError, StateError
 from streamgen.images import pictures
@@ -71,8 +72,10 @@ class Training:
         device: str,
         folder: Folder,
         cut: Cut | None = None,
+        begin: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """`cut` says which part of a topic the images are.
+        """`cut` says which part of a topic the images are; `begin` is the state of a model of these settings
+        that learns on, None: a new one is made.
 
         Raises `StateError` when the folder holds a training of other images, settings or seed."""
         if len(images_NHWC) < 2:
@@ -95,7 +98,10 @@ class Training:
         )
         found = newest(folder)
         if found is None:
-            self.model.start(images_NHWC, generator(seed, TOPIC, None, self.model.name, 0))
+            if begin is None:
+                self.model.start(images_NHWC, generator(seed, TOPIC, None, self.model.name, 0))
+            else:
+                self.model.load(begin)
             self._store()
         else:
             _check_same(self.manifest, found[0], folder)
@@ -181,16 +187,22 @@ class _Order:
 
 def _check_same(mine: Manifest, stored: Manifest, folder: Folder) -> None:
     """More steps may be asked for than before; all else must be as it was."""
-    free = "steps"
-    model, before = ({k: v for k, v in one.model.items() if k != free} for one in (mine, stored))
-    for what, now, then in (
-        *((f"model.{key}", model.get(key), before.get(key)) for key in sorted({*model, *before})),
-        *((key, getattr(mine, key), getattr(stored, key)) for key in ("seed", "shape", "images", "digest")),
-    ):
-        if now != then:
-            raise StateError(
-                f"The training in {folder} was begun with {what} {then}, not {now}: choose another folder, "
-                "or go on with what it had."
-            )
+    check_model(mine.model, stored.model, folder)
+    for what in ("seed", "shape", "images", "digest"):
+        _check(what, getattr(mine, what), getattr(stored, what), folder)
     if mine.device != stored.device or dict(stored.made_with) != made_with():
         log.warning("the training goes on elsewhere: its bits will differ", was=dict(stored.made_with))
+
+
+def check_model(mine: Mapping[str, Any], stored: Mapping[str, Any], folder: Folder) -> None:
+    """Raises `StateError` for settings of another model than that in the folder, but for the steps."""
+    for key in sorted({*mine, *stored} - {"steps"}):
+        _check(f"model.{key}", mine.get(key), stored.get(key), folder)
+
+
+def _check(what: str, now: Any, then: Any, folder: Folder) -> None:
+    if now != then:
+        raise StateError(
+            f"The training in {folder} was begun with {what} {then}, not {now}: choose another folder, "
+            "or go on with what it had."
+        )

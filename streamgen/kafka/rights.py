@@ -53,6 +53,26 @@ def check_publishing_rights(config: Config, group: str) -> None:
     _check(config, needed, group, others, "a publisher")
 
 
+def check_image_publishing_rights(config: Config, group: str) -> None:
+    """`check_rights` of who publishes images, as a member of `group`."""
+    (source,) = config.inputs
+    needed: dict[str, tuple[str, ...]] = {
+        source.topic: ("DESCRIBE_CONFIGS",),
+        source.generate_topic: INPUT,
+        source.generated_topic: GENERATED,
+        source.generate_dlq_topic: OUTPUT,
+    }
+    _check(config, needed, group, {source.topic}, "a publisher of images")
+
+
+def check_image_rights(config: Config, group: str) -> None:
+    """`check_rights` of who learns a topic of images, as a member of `group`."""
+    images = config.images
+    assert images.topic is not None
+    needed = {images.topic: INPUT, images.dlq_topic: OUTPUT}
+    _check(config, needed, group, {images.topic}, "who learns images")
+
+
 def _check(
     config: Config, needed: Mapping[str, tuple[str, ...]], group: str, others: Container[str], who: str
 ) -> None:

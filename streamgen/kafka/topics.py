@@ -74,6 +74,17 @@ def ensure_publishing_topics(config: Config, future: bool = True) -> list[str]:
     return made
 
 
+def ensure_image_topics(config: Config) -> list[str]:
+    """Check the topic of images, and make that of its dead letters where it is missing; returns it if made.
+
+    Raises as `ensure_topics` does.
+    """
+    images = config.images
+    assert images.topic is not None
+    with admin_client(config.kafka) as admin:
+        return _create(admin, _missing_dead_letters(admin, images.topic, images.dlq_topic))
+
+
 def missing_topics(kafka: KafkaConfig, source: InputConfig) -> list[str]:
     """The output topics of an input that `ensure_topics` would make; nothing is made. Raises as it does."""
     with admin_client(kafka) as admin:
@@ -160,31 +171,41 @@ def delete_topic(kafka: KafkaConfig, topic: str) -> None:
 
 
 def _missing_outputs(admin: Any, source: InputConfig) -> list[NewTopic]:
-    outputs = [source.scores_topic, source.anomalies_topic, source.dlq_topic]
-    counts, count = _counts_of(admin, source, outputs)
+    results = [source.scores_topic, source.anomalies_topic]
+    counts, count = _counts_of(admin, source.topic, results)
+    # A result has the Kafka timestamp of its record: it must not be refused, nor deleted as too old before
+    # that is.
     settings = _settings(admin, source.topic)
+    kept = {name: settings[name] for name in _OF_THE_INPUT if name in settings}
+    missing = [
+        NewTopic(topic, count, settings={"cleanup.policy": "delete"} | kept)
+        for topic in results
+        if counts[topic] is None
+    ]
+    return [*missing, *_missing_dead_letters(admin, source.topic, source.dlq_topic)]
+
+
+def _missing_dead_letters(admin: Any, source: str, dlq: str) -> list[NewTopic]:
+    """The topic of an input's dead letters, unless it is there. Raises `TopicError` for a compacted input."""
+    counts, count = _counts_of(admin, source, [dlq])
+    settings = _settings(admin, source)
     if "compact" in settings.get("cleanup.policy", ""):
         raise TopicError(
-            f"The input topic {source.topic} is compacted: Kafka removes older records of a key from it, so "
+            f"The input topic {source} is compacted: Kafka removes older records of a key from it, so "
             "that what was learned could not be learned again after a crash. Read from a topic whose "
             "cleanup.policy is delete."
         )
-    missing = []
-    for topic in outputs:
-        if counts[topic] is None:
-            largest = int(settings.get("max.message.bytes", 0))
-            room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)}
-            more = room if topic == source.dlq_topic and largest else {}
-            # A result has the Kafka timestamp of its record: it must not be refused, nor deleted as too old
-            # before that is.
-            kept = {name: settings[name] for name in _OF_THE_INPUT if name in settings}
-            missing.append(NewTopic(topic, count, settings={"cleanup.policy": "delete"} | kept | more))
-    return missing
+    if counts[dlq] is not None:
+        return []
+    kept = {name: settings[name] for name in _OF_THE_INPUT if name in settings}
+    largest = int(settings.get("max.message.bytes", 0))
+    room = {"max.message.bytes": str(largest + DEAD_LETTER_HEADERS_BYTES)} if largest else {}
+    return [NewTopic(dlq, count, settings={"cleanup.policy": "delete"} | kept | room)]
 
 
 def _missing_for_publishing(admin: Any, source: InputConfig, future: bool) -> list[NewTopic]:
     generated, asked, refused = source.generated_topic, source.generate_topic, source.generate_dlq_topic
-    counts, count = _counts_of(admin, source, [generated, asked, refused])
+    counts, count = _counts_of(admin, source.topic, [generated, asked, refused])
     missing = []
     if counts[generated] is None:
         settings = _settings(admin, source.topic)
@@ -223,19 +244,19 @@ def _check_takes_the_future(topic: str, settings: Mapping[str, str]) -> None:
         )
 
 
-def _counts_of(admin: Any, source: InputConfig, outputs: Sequence[str]) -> tuple[dict[str, int | None], int]:
+def _counts_of(admin: Any, source: str, outputs: Sequence[str]) -> tuple[dict[str, int | None], int]:
     """The partitions of these outputs, and of the input. Raises `TopicError` when it is not there, or when
     one of theirs is another number."""
-    counts = _partition_counts(admin, [source.topic, *outputs])
-    count = counts[source.topic]
+    counts = _partition_counts(admin, [source, *outputs])
+    count = counts[source]
     if count is None:
         raise TopicError(
-            f"The input topic {source.topic} does not exist: create it, or correct `inputs` or --input."
+            f"The input topic {source} does not exist: create it, or correct `inputs` or --input."
         )
     for topic in outputs:
         if counts[topic] not in (None, count):
             raise TopicError(
-                f"The output topic {topic} has {counts[topic]} partitions and its input {source.topic} has "
+                f"The output topic {topic} has {counts[topic]} partitions and its input {source} has "
                 f"{count}: delete {topic} and let it be made again, or name another one in `outputs`."
             )
     return counts, count

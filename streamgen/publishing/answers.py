@@ -16,7 +16,7 @@ import structlog
 import torch
 
 from streamgen.config import InputConfig
-from streamgen.encode import iso
+from streamgen.encode import add_dead_letter, iso
 from streamgen.errors import StreamgenError
 from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
@@ -132,16 +132,9 @@ def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
 
 
 def dead_letter(raw: RawBatch, n: int, target: TopicPartition, refused: Refused) -> OutputBatch:
-    """A request as it came, and why it is not answered in headers named as by KIP-1034."""
-    id = correlation_id(raw.value[n])
-    why: Headers = [
-        ("__streams.errors.exception", str(refused.reason).encode()),
-        ("__streams.errors.message", refused.detail.encode("utf-8", "replace")),
-        ("__streams.errors.topic", raw.source.topic.encode()),
-        ("__streams.errors.partition", b"%d" % raw.source.partition),
-        ("__streams.errors.offset", b"%d" % int(raw.offset_N[n])),
-    ]
-    if id is not None:
-        why.append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
-    timestamp = max(int(raw.timestamp_N[n]), 0)
-    return OutputBatch(target, [timestamp], [raw.key[n]], [raw.value[n]], [[*raw.headers[n], *why]])
+    """A request as it came, and why it is not answered."""
+    letter = OutputBatch(target, [], [], [], [])
+    add_dead_letter(letter, raw, n, refused.reason, refused.detail)
+    if (id := correlation_id(raw.value[n])) is not None:
+        letter.headers[0].append(("streamgen_correlation_id", id.encode("utf-8", "replace")))
+    return letter
