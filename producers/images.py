@@ -15,6 +15,7 @@ from streamgen.health import Health
 from streamgen.images.publisher import ImagePublisher
 from streamgen.kafka.kafka_transport import KafkaTransport
 from streamgen.kafka.reach import reach
+from streamgen.kafka.rights import check_image_publishing_rights
 from streamgen.kafka.topics import ensure_publishing_topics
 from streamgen.log import set_up_logging
 from streamgen.metrics import PublisherMetrics
@@ -37,6 +38,7 @@ def run_image_publisher(
     group = f"{config.application_id}-images"
     with worker_name(Path(config.state.directory) / "images", worker_id) as name:
         reach(config.kafka)
+        check_image_publishing_rights(config, group)
         made = ensure_publishing_topics(config, future=False)
         if made:
             log.info("topics made", topics=made)

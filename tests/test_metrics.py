@@ -12,7 +12,7 @@ from prometheus_client import Histogram as ReferenceHistogram
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from streamgen.metrics import DRIFT, SCORES, Histogram, Metrics, PublisherMetrics
+from streamgen.metrics import DRIFT, SCORES, Histogram, ImageMetrics, Metrics, PublisherMetrics
 from streamgen.records import Reason, TopicPartition
 
 A0, A1, B0 = TopicPartition("a", 0), TopicPartition("a", 1), TopicPartition("b", 0)
@@ -218,8 +218,13 @@ def test_every_metric_and_no_other_is_documented() -> None:
     metrics.generates("a", ["continue"], ["failed"])
     metrics.generated_from(A0, 1.0, 2)
     metrics.compared(A0, 1, 0.1, 0.2)
+    images = ImageMetrics()
+    images.learns("a")
+    images.trained("a", 1, {"bound": 0.5})
+    images.collected("a", 1)
+    images.round_ended("a", True, 0.1, 0.2, 1.0)
     code = {}
-    for family in metrics.registry.collect():
+    for family in [*images.registry.collect(), *metrics.registry.collect()]:
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for one in family.samples for label in one.labels} - {"le"}
         code[name] = (family.type, labels)

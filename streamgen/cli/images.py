@@ -13,6 +13,7 @@ import typer
 
 from streamgen.cli.images_evaluate import evaluate
 from streamgen.cli.images_publish import publish
+from streamgen.cli.images_run import run
 from streamgen.cli.options import Bootstrap, Device, From, Seed, To, configuration
 from streamgen.errors import ConfigError
 
@@ -47,7 +48,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         rich_markup_mode=None,
     )
-    for command in (fit, sample, interpolate, publish, evaluate):
+    for command in (fit, run, sample, interpolate, publish, evaluate):
         group.command()(command)
     app.add_typer(group)
 

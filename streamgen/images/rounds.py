@@ -91,7 +91,8 @@ class Rounds:
         self._look = Look(size=config.images.size, colours=config.images.colours)
         if settings(config.images.model).schedule == "cosine":
             raise ConfigError(
-                "images.model.schedule is cosine, whose step size is zero after the first batch: choose another."
+                "images.model.schedule is cosine, whose step size is zero after the first batch: choose "
+                "another."
             )
         self._transport, self._tail, self._folder, self._device = transport, tail, folder, device
         self._metrics, self._health, self._clock, self._sleep = metrics, health, clock, sleep
@@ -99,6 +100,7 @@ class Rounds:
         self._collecting: Collecting | None = None  # None: what was done before is not known
         self._failures = 0
         self._halt = threading.Event()
+        metrics.learns(self.topic)
         self._stopping: Callable[[], bool] = lambda: False
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -154,7 +156,9 @@ class Rounds:
         """From where the newest model stands, which is first committed if it is not yet."""
         found = newest(self._folder)
         topic_id = self._tail.topic_id(self.topic)
-        first = {one.partition: bounds[0] for one, bounds in self._bounds().items()}
+        bounds = self._transport.bounds(self._transport.partitions(self.topic))
+        self._health.broker(True)
+        first = {one.partition: begin for one, (begin, _) in bounds.items()}
         if found is None:
             return Collecting(self._tail, self._config, self._look, topic_id, first, self._stored_plan(1), 1)
         manifest, _ = found
@@ -190,9 +194,6 @@ class Rounds:
             (height, width),
         )
 
-    def _bounds(self) -> dict[TopicPartition, tuple[int, int]]:
-        return self._transport.bounds(self._transport.partitions(self.topic))
-
     def _gap(self, what: str, records: int | None) -> None:
         if self._config.on_log_gap == "fail":
             raise LogGap(f"{what}: set images.on_log_gap to continue to go on with what there is.")
@@ -201,7 +202,7 @@ class Rounds:
             self._metrics.lost(self.topic, records)
 
     def _stored_plan(self, number: int) -> Plan | None:
-        """The plan of the round with that number, if it was broken off; what is left of another is removed."""
+        """The plan of the round with that number, if it was broken off. What another one left is removed."""
         plan = Plan.read(self._folder.inside(ROUND))
         if plan is not None and plan.number == number:
             return plan
@@ -210,9 +211,8 @@ class Rounds:
 
     def _clear(self) -> None:
         folder = self._folder.inside(ROUND)
-        for name in sorted(
-            folder.names(), key=lambda name: name != PLAN
-        ):  # the plan first: it says what is whole
+        # First what the rest belongs to.
+        for name in sorted(folder.names(), key=lambda name: name != PLAN):
             folder.remove(name)
 
     # --- a round

@@ -26,7 +26,13 @@ OUTPUT: tuple[str, ...] = ("WRITE",)
 GENERATED: tuple[str, ...] = ("WRITE", "DESCRIBE_CONFIGS")
 STATE: tuple[str, ...] = ("READ", "WRITE", "DESCRIBE_CONFIGS")
 
-NAMES = {"READ": "Read", "WRITE": "Write", "DESCRIBE_CONFIGS": "DescribeConfigs"}  # as kafka-acls has them
+# As kafka-acls has them.
+NAMES = {
+    "READ": "Read",
+    "WRITE": "Write",
+    "DESCRIBE": "Describe",
+    "DESCRIBE_CONFIGS": "DescribeConfigs",
+}
 COORDINATOR_TIMEOUT_S = 20.0  # the first group of a cluster waits until the group's own topic is made
 
 
@@ -57,7 +63,7 @@ def check_image_publishing_rights(config: Config, group: str) -> None:
     """`check_rights` of who publishes images, as a member of `group`."""
     (source,) = config.inputs
     needed: dict[str, tuple[str, ...]] = {
-        source.topic: ("DESCRIBE_CONFIGS",),
+        source.topic: ("DESCRIBE", "DESCRIBE_CONFIGS"),
         source.generate_topic: INPUT,
         source.generated_topic: GENERATED,
         source.generate_dlq_topic: OUTPUT,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from streamgen.errors import InputError, LogGap
 from streamgen.images.checkpoint import Cut
-from streamgen.images.source import Look
+from streamgen.images.source import Look, Source
 from streamgen.images.topic import begun_with, read_cut
 from streamgen.images.training import Training
 from streamgen.kafka.tail import Grown
@@ -45,9 +45,13 @@ def cut(log: MemoryLog, first: tuple[int, int], end: tuple[int, int]) -> Cut:
     return Cut(TOPIC, log.topic_ids[TOPIC], {0: (first[0], end[0]), 1: (first[1], end[1])})
 
 
+def read(tail: MemoryTail, part: Cut) -> Source:
+    return read_cut(tail, part, OWN).source(part)
+
+
 def test_the_images_are_those_between_the_offsets_in_their_order(log: MemoryLog) -> None:
     for most in (1, 5, 100):  # however the log is cut into polls
-        source = read_cut(MemoryTail(log, most), cut(log, (1, 2), (6, 7)), OWN)
+        source = read(MemoryTail(log, most), cut(log, (1, 2), (6, 7)))
         assert source.images_NHWC[:, 0, 0, 0].tolist() == [2, 4, 6, 10, 5, 7, 9, 13]
         assert source.skipped == {
             "photos-0@4": "no image of a known format",
@@ -68,9 +72,9 @@ def test_what_is_gone_is_an_error_also_when_it_goes_meanwhile(log: MemoryLog) ->
             return found
 
     with pytest.raises(LogGap, match=r"photos-0 has no records before offset 9 .* from 3 on"):
-        read_cut(Expiring(log, 3), whole, OWN)
+        read(Expiring(log, 3), whole)
     with pytest.raises(LogGap, match=r"photos-0 has no records before offset 9 .* from 0 on"):
-        read_cut(MemoryTail(log), whole, OWN)
+        read(MemoryTail(log), whole)
 
 
 def test_offsets_that_hold_no_record_are_no_gap(log: MemoryLog) -> None:
@@ -78,25 +82,25 @@ def test_offsets_that_hold_no_record_are_no_gap(log: MemoryLog) -> None:
     log.skip(source, 3)
     log.append(TOPIC, image(50), partition=0)
     log.skip(source)
-    found = read_cut(MemoryTail(log), cut(log, (10, 12), (17, 12)), OWN)
+    found = read(MemoryTail(log), cut(log, (10, 12), (17, 12)))
     assert found.images_NHWC[:, 0, 0, 0].tolist() == [20, 22, 50]
 
 
 def test_a_topic_that_was_made_anew_or_is_shorter_is_an_error(log: MemoryLog) -> None:
     whole = cut(log, (0, 0), (12, 12))
     with pytest.raises(InputError, match="photos-1 ends at offset 12, and its records up to 13"):
-        read_cut(MemoryTail(log), cut(log, (0, 0), (12, 13)), OWN)
+        read(MemoryTail(log), cut(log, (0, 0), (12, 13)))
     with pytest.raises(InputError, match=r"holds no image that can be used \(photos-0@4: no image"):
-        read_cut(MemoryTail(log), cut(log, (4, 0), (5, 0)), OWN)
+        read(MemoryTail(log), cut(log, (4, 0), (5, 0)))
     log.delete_topic(TOPIC)
     log.create_topic(TOPIC, 2)
     with pytest.raises(LogGap, match="deleted and made again"):
-        read_cut(MemoryTail(log), whole, OWN)
+        read(MemoryTail(log), whole)
 
 
 def test_a_training_remembers_its_part_of_the_topic(log: MemoryLog, tmp_path: Path) -> None:
     part, folder = cut(log, (0, 0), (6, 5)), open_folder(tmp_path)
-    images = read_cut(MemoryTail(log), part, OWN).images_NHWC
+    images = read(MemoryTail(log), part).images_NHWC
     assert begun_with(folder, TOPIC) is None
     Training(images, MODEL, OWN, 0, "cpu", folder, part)
     assert begun_with(folder, TOPIC) == part

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from banded import png
 from kafka import KafkaProducer
 from kafka.structs import TopicPartition as ClientPartition
 from PIL import Image
@@ -29,17 +30,6 @@ if TYPE_CHECKING:
     from tests.conftest import Said
 
 QUICK = "model: {name: vae, width: 4, latent: 2, batch: 4, steps: 4}\n"
-
-
-def png(seed: int) -> bytes:
-    """16 × 16 grey pixels: a bright band in noise."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 60, (16, 16), dtype=np.uint8)
-    first = int(rng.integers(0, 12))
-    pixels[first : first + 4] += 180
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def send(kafka: KafkaConfig, topic: str, values: list[bytes | None], commit: bool = True) -> None:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from kafka import KafkaAdminClient
 
+from consumers.images import run_image_learner
 from consumers.online import run_worker
 from producers.generator import run_publisher
-from streamgen.config import Config, InputConfig, KafkaConfig, MetricsConfig, StateConfig
+from producers.images import run_image_publisher
+from streamgen.config import Config, ImagesConfig, InputConfig, KafkaConfig, MetricsConfig, StateConfig
 from streamgen.errors import PermissionDenied
 from streamgen.kafka.client import client_settings
 from streamgen.kafka.pins import state_topic
@@ -21,9 +23,11 @@ from streamgen.kafka.rights import check_rights
 from streamgen.kafka.topics import (
     NewTopic,
     create_topics,
+    delete_topic,
     ensure_compacted,
     ensure_publishing_topics,
     ensure_topics,
+    partition_count,
 )
 from tests.integration.rights_page import Right, rights
 from tests.integration.secured import CERTIFIED, PASSWORD, USERS, Secured
@@ -173,6 +177,63 @@ def test_each_right_of_a_publisher_is_needed_and_named_at_its_start(
         assert absent.operation in named, absent
         assert absent.name in named, absent
         assert ";" not in named, "another right is named"
+
+
+Run = Callable[[Config, Callable[[], bool]], None]
+
+
+def image_publisher(config: Config, stopping: Callable[[], bool]) -> None:
+    run_image_publisher(config, f"{config.state.directory}-images", None, stopping)
+
+
+def image_learner(config: Config, stopping: Callable[[], bool]) -> None:
+    topic = config.inputs[0].topic
+    images = ImagesConfig(topic=topic, store=f"{config.state.directory}-images")
+    run_image_learner(config.model_copy(update={"images": images}), None, stopping)
+
+
+@pytest.mark.parametrize(
+    ("who", "run", "rights_needed"),
+    [("image publisher", image_publisher, 9), ("image learner", image_learner, 5)],
+)
+def test_each_right_of_a_process_for_images_is_needed_and_named_at_its_start(
+    secured: Secured,
+    made: Config,
+    who: str,
+    run: Run,
+    rights_needed: int,
+) -> None:
+    ensure_publishing_topics(made.model_copy(update={"kafka": secured.inner}))
+    needed = of(made, who)
+    assert len(needed) == rights_needed
+    for absent in needed:
+        with (
+            secured.granted([right.granted_to(USER) for right in needed if right != absent]),
+            pytest.raises(PermissionDenied) as refused,
+        ):
+            run(made, lambda: pytest.fail("it got as far as to read"))
+        named = str(refused.value).partition(": ")[2].partition(". Grant")[0]
+        assert absent.operation in named, absent
+        assert absent.name in named, absent
+        assert ";" not in named, "another right is named"
+    turns = iter(range(20))
+    with secured.granted([right.granted_to(USER) for right in needed]):
+        run(made, lambda: next(turns, None) is None)  # joins, reads, and finds nothing to do
+
+
+def test_an_image_learner_makes_its_topic_with_what_the_page_lists(secured: Secured, made: Config) -> None:
+    delete_topic(secured.inner, made.inputs[0].dlq_topic)
+    needed = of(made, "image learner")
+    with (
+        secured.granted([right.granted_to(USER) for right in needed]),
+        pytest.raises(PermissionDenied) as refused,
+    ):
+        image_learner(made, lambda: pytest.fail("it got as far as to read"))
+    assert f"Create on the topic {made.inputs[0].dlq_topic}," in str(refused.value)
+    needed += of(made, "image learner that makes its topic")
+    with secured.granted([right.granted_to(USER) for right in needed]):
+        image_learner(made, lambda: True)
+    assert partition_count(secured.inner, made.inputs[0].dlq_topic) == 1
 
 
 def test_all_that_is_missing_is_named_at_once(secured: Secured, made: Config) -> None:
