@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from streamgen.config import KafkaConfig
     from streamgen.kafka.broker import EmbeddedBroker
     from streamgen.testing import LogRecord, MemoryStore
+
+# Networks of the tests are small: a second thread of torch costs more than it does. Set before torch is
+# imported, and inherited by the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 Said = tuple[int, str, str]  # exit code, standard output, standard error
 

@@ -41,7 +41,7 @@ def test_every_command_and_option_exists(line: str) -> None:
 
 def test_there_are_commands_for_topics_and_for_files() -> None:
     assert {shlex.split(line)[1] for line in COMMANDS} == {
-        "doctor", "run", "watch", "detect", "fit", "generate", "publish", "state",
+        "doctor", "run", "watch", "detect", "fit", "generate", "publish", "images", "state",
     }  # fmt: skip
 
 
