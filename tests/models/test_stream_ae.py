@@ -7,9 +7,10 @@ import torch
 from streamgen.config import WindowConfig
 from streamgen.models.factor_t import likelihood
 from streamgen.models.online import Learner, Scores
+from streamgen.models.recurrent_t import Shape, carry, predict, step_gru, window_loss
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Slab
-from streamgen.models.stream_ae import Settings, Shape, StreamAE, carry, predict, step_gru, window_loss
+from streamgen.models.stream_ae import Settings, StreamAE
 from streamgen.records import Floats
 from streamgen.windows import TIME_FEATURES, Clock
 
