@@ -18,7 +18,7 @@ from PIL import Image
 
 from consumers.demo.fans import HEIGHT, draw_forecasts
 from consumers.demo.judgement import Judgement, Score
-from consumers.demo.report import Outcome
+from consumers.demo.outcome import Outcome
 from consumers.demo.tail import Seen
 from producers.data import Incident, Series
 from streamgen.output import whole_file

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from textwrap import shorten
@@ -11,31 +10,13 @@ from textwrap import shorten
 from rich.console import Console
 from rich.text import Text
 
-from consumers.demo.forecasts import Forecast
-from consumers.demo.judgement import Delivery, Finding, Judgement
+from consumers.demo.judgement import Delivery, Finding
+from consumers.demo.outcome import Outcome
 from consumers.demo.screen import event_time, number
 from consumers.demo.tail import Seen
-from producers.data import Series
-from streamgen.config import InputConfig
 
 _WHAT = 22  # characters; a line fits into 80
 _STYLES = {"caught": "bold green", "missed": "bold red", "not reached": "dim"}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a run left in the topics, and where it ran."""
-
-    series: Sequence[Series]
-    seen: Seen  # of the replayed topic
-    judgements: Mapping[str, Judgement]  # by series
-    forecasts: Mapping[str, Forecast]  # by series
-    refusals: Mapping[str, str]  # why there is none
-    delivery: Delivery
-    host: Seen
-    source: InputConfig
-    bootstrap: str
-    metrics: Sequence[str]
 
 
 def report(console: Console, outcome: Outcome, output: Path) -> None:

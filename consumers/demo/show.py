@@ -16,8 +16,9 @@ from rich.console import Console
 
 from consumers.demo.forecasts import ASK_AT, Forecast, ask
 from consumers.demo.judgement import delivery, judge
+from consumers.demo.outcome import Outcome
 from consumers.demo.processes import Processes
-from consumers.demo.report import Outcome, report
+from consumers.demo.report import report
 from consumers.demo.screen import Screen
 from consumers.demo.tail import Tail
 from producers.data import shipped_series

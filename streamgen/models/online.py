@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 
 from streamgen.errors import InputError
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import Ticks
-
-if TYPE_CHECKING:
-    from streamgen.models.likelihood import Likelihood
 
 # Sequences that go on from the learner's newest record; that the stream could have had, whatever came before;
 # a window with its missing values filled; and that go on while some values are fixed.

@@ -37,9 +37,10 @@ from streamgen.models.free_run import following, warm
 from streamgen.models.initial import initial
 from streamgen.models.joint import Places
 from streamgen.models.judged import judged
-from streamgen.models.likelihood import Likelihood, one_step
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
+from streamgen.models.one_step import one_step
 from streamgen.models.online import KINDS, Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.rvae_sequences import Sequences, hidden, network_of
 from streamgen.models.scale import Scale

@@ -32,8 +32,9 @@ from streamgen.models.activation import Activation
 from streamgen.models.caution import CautiousSettings
 from streamgen.models.contributions import shares
 from streamgen.models.factor_t import half_width, likelihood
-from streamgen.models.likelihood import Likelihood, one_step
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.noise import generator
+from streamgen.models.one_step import one_step
 from streamgen.models.online import Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.optimiser import Optimiser
 from streamgen.models.recurrent_t import Shape, carry, predict, window_loss

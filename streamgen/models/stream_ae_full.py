@@ -32,9 +32,10 @@ from streamgen.models.axes import Axes, Float32s, bounded
 from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
-from streamgen.models.likelihood import Likelihood, one_step
+from streamgen.models.likelihood import Likelihood
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
+from streamgen.models.one_step import one_step
 from streamgen.models.online import Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field as StateField
