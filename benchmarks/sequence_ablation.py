@@ -14,7 +14,8 @@ series:
 - minus its axes: less that of a random walk whose steps are a multivariate Student-t on the same whitening,
   chosen likewise: what is left is what the network adds;
 - inside 80 %: values that lie between the 10 % and the 90 % quantile of 200 forecasts, 1 to 24 records
-  ahead, from every 23rd record on;
+  ahead, from every 23rd record on; with its standard error over the forecasts, for those of a day are right
+  or wrong together;
 - inside the scores' 90 %: values in the interval that a score gives;
 - CPU ms a record, of scoring and learning, and bytes of a learner.
 """
@@ -164,7 +165,8 @@ def left_out(part: str) -> Iterator[None]:
 
 
 def figures(series: Series, name: str, topic: str, seed: int) -> list[float]:
-    """Nats per value, share inside the 80 % interval, CPU ms a record, bytes of a learner."""
+    """Nats per value, shares inside the scores' and the forecasts' intervals, the standard error of the
+    latter, CPU ms a record, bytes of a learner."""
     variant = VARIANTS[name]
     N, D = series.value_ND.shape
     me = Learner(seed, topic, None)
@@ -193,7 +195,12 @@ def figures(series: Series, name: str, topic: str, seed: int) -> list[float]:
         within.append((value_ND >= told.low_ND) & (value_ND <= told.high_ND))
     per_value = np.concatenate(nll)[N // 2 :].mean() / D
     held = float(np.concatenate(within)[N // 2 :].mean())
-    return [float(per_value), held, float(np.mean(inside)), 1e3 * cpu / N, float(slab.bytes_per_learner)]
+    share_F = np.array([one.mean() for one in inside])
+    error = share_F.std(ddof=1) / np.sqrt(len(share_F))
+    return [
+        *(float(per_value), held, float(share_F.mean()), float(error)),
+        *(1e3 * cpu / N, float(slab.bytes_per_learner)),
+    ]
 
 
 def main() -> int:
@@ -213,11 +220,11 @@ def main() -> int:
         print(lines[-1], flush=True)
         for name in given.only:
             rows = np.array([figures(series, name, topic, seed) for seed in given.seeds])
-            nll, held, covered, ms, size = rows.mean(0)
+            nll, held, covered, error, ms, size = rows.mean(0)
             spread = f" ± {rows[:, 0].std():.3f}" if len(rows) > 1 else ""
             lines.append(
                 f"| {topic} | {name} | {nll:.3f}{spread} | {nll - apart:+.3f} | {nll - together:+.3f} "
-                f"| {held:.3f} | {covered:.3f} | {ms:.1f} | {size / 1000:,.0f} |"
+                f"| {held:.3f} | {covered:.3f} ± {error:.3f} | {ms:.1f} | {size / 1000:,.0f} |"
             )
             print(lines[-1], flush=True)
     if given.results is not None:
