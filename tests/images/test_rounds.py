@@ -131,6 +131,17 @@ def test_what_is_no_image_is_dead_lettered_once_with_the_offsets(rig: Rig) -> No
     assert len(rig.log.records("in.dlq", 1)) == 3
 
 
+def test_a_gan_learns_on_too(rig: Rig) -> None:
+    gan = {"name": "gan", "width": 4, "latent": 2, "batch": 8, "steps": 4}
+    rig.send(BATCH)
+    learner = turn(rig.learner(model=gan))
+    rig.send(BATCH)
+    turn(learner)
+    manifest, _ = rig.model()
+    assert manifest.round is not None
+    assert (manifest.round.number, manifest.model["name"]) == (2, "gan")
+
+
 @pytest.mark.parametrize("fault", [Fault.CRASH_BEFORE, Fault.CRASH_AFTER])
 def test_a_crash_at_the_commit_doubles_and_loses_nothing(rig: Rig, fault: Fault) -> None:
     rig.send(BATCH - 40)
