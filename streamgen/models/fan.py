@@ -25,7 +25,7 @@ from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
 
 DRAWS = 64  # M
-RATE = 0.01
+RATE = 0.03
 MOST = 1.5
 OUTSIDE = 0.2
 
@@ -53,13 +53,16 @@ def due(slab: Slab, row: int) -> bool:
     return bool(slab.host("fan_left")[row] == 0 and slab.host("updates")[row] > 0)
 
 
-def begin(slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator) -> None:
-    """Wait for the records that these forecasts are of; `noise` draws how long the next one is off."""
+def begin(
+    slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator, pause: int | None = None
+) -> None:
+    """Wait for the records that these forecasts are of; `noise` draws how many records, below `pause` (None:
+    A), the next one is off after them."""
     # So that a new record is as likely in each of the M + 1 parts between draws.
     low_AD, high_AD = np.quantile(drawn_MAD, [OUTSIDE / 2, 1 - OUTSIDE / 2], axis=0, method="weibull")
     slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row] = low_AD, high_AD
     slab.host("fan_left")[row] = len(low_AD)
-    slab.host("fan_pause")[row] = noise.integers(len(low_AD))
+    slab.host("fan_pause")[row] = noise.integers(pause or len(low_AD))
 
 
 def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:

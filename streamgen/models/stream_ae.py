@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import scale, units
+from streamgen.models import fan, scale, units
 from streamgen.models.activation import Activation
 from streamgen.models.caution import CautiousSettings
 from streamgen.models.contributions import shares
@@ -46,6 +46,7 @@ from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, steady_times
 
 Float32s = NDArray[np.float32]
+PAUSE = 3  # windows, the longest pause between forecasts that correct the fan: each costs a few updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,7 @@ class StreamAE:
             "skip_12D": tensor(1, 2 * D),
             **scale.fields(D),
             **units.fields(D, self.settings.normalisation),
+            **fan.fields(self.T, D),
             "window_fill": StateField(dtype="int64"),
             "window_hidden_TS": tensor(self.T, S),
             "window_skip_T2D": tensor(self.T, 2 * D),
@@ -195,7 +197,7 @@ class StreamAE:
         for n, row in enumerate(row_N.tolist()):
             self._optimiser.begin(slab, row)
             if ticks.broken_N[n]:
-                slab.host("window_fill")[row] = 0
+                slab.host("window_fill")[row] = slab.host("fan_left")[row] = 0
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 value_D = value_ND[n]
@@ -206,6 +208,8 @@ class StreamAE:
                 if anomalous:
                     value_D = self.settings.taught(scores, n, value_D)
                     record = self._record(slab, row, value_D, time_NC[n]).filled(scores.expected_ND[n])
+                if learn:
+                    fan.observe(slab, row, value_D, ~np.isnan(value_D))
                 complete = self._advance(slab, row, value_D, record)
             if complete and not learn:
                 self._slide(slab, row)
@@ -217,6 +221,8 @@ class StreamAE:
                 else:
                     scores.loss.append(loss)
                     scores.seconds.append(perf_counter() - began)
+            if learn and fan.due(slab, row):
+                self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -245,30 +251,53 @@ class StreamAE:
         Each step draws z, ε and the shared χ² of the Student-t from a generator keyed by the learner, its
         updates and `seed`. Time goes on at the key's usual step.
         """
-        D, K, dof = self.shape.D, self.shape.K, self.settings.dof
         check_kind(self, kind)
         updates = int(slab.host("updates")[row])
         what = "generate" if kind == "continue" else kind
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.{what}.{seed}", updates)
+        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
+        time_TC = steady_times(newest, np.arange(1, length + 1), gap)
+        return self._ahead(slab, row, noise, time_TC, count, prior=kind == "prior")
+
+    def _forecast(self, slab: Slab, row: int, learner: Learner, newest: int, gap: float) -> None:
+        """Forecasts of the next T records, by which the fan is corrected when they are there. The row's clock
+        is at the end of the batch, so the newest record's time and the usual step are given."""
+        slab.host("fan_count")[row] += 1
+        made = int(slab.host("fan_count")[row])
+        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
+        time_TC = steady_times(newest, np.arange(1, self.T + 1), gap)
+        with np.errstate(over="ignore", invalid="ignore"):
+            fan.begin(slab, row, self._ahead(slab, row, noise, time_TC, fan.DRAWS), noise, PAUSE * self.T)
+
+    def _ahead(
+        self,
+        slab: Slab,
+        row: int,
+        noise: np.random.Generator,
+        time_TC: Floats,
+        count: int,
+        prior: bool = False,
+    ) -> Floats:
+        """[count, T, D] records of the given times that follow the newest, or (`prior`) none."""
+        D, K, dof = self.shape.D, self.shape.K, self.settings.dof
         now, w = Scale.of(slab, row), self.weights(slab, row)
         origin_D, level_D, unit_D = units.units(slab, row, self.settings.normalisation)
         last_BD = np.tile(np.where(now.count_D > 0, now.last_D, now.mean_D), (count, 1))
         hidden_BS = slab.tensor("hidden_1S")[row].repeat(count, 1)
         skip_B2D = slab.tensor("skip_12D")[row].repeat(count, 1)
-        if kind == "prior":
+        if prior:
             last_BD = np.tile(now.mean_D, (count, 1))
             hidden_BS, skip_B2D = torch.zeros_like(hidden_BS), torch.zeros_like(skip_B2D)
-        newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
-        time_TC = steady_times(newest, np.arange(1, length + 1), gap)
-        out_BTD = np.empty((count, length, D))
+        out_BTD = np.empty((count, len(time_TC), D))
         with torch.inference_mode():
-            for t in range(length):
+            for t in range(len(time_TC)):
+                wider = 1.0 if prior else math.exp(fan.widening(slab, row, t + 1))
                 time_BC = torch.from_numpy(np.tile(time_TC[t].astype(np.float32), (count, 1))).to(self.device)
                 p = predict(w, hidden_BS, skip_B2D, time_BC, dof, self.settings.activation)
                 normal_B = noise.standard_normal((count, K + D)).astype(np.float32)
                 drawn_BO = torch.from_numpy(normal_B).to(self.device)
                 shared_B1 = torch.from_numpy(
-                    np.sqrt(dof / noise.chisquare(dof, (count, 1))).astype(np.float32)
+                    (wider * np.sqrt(dof / noise.chisquare(dof, (count, 1)))).astype(np.float32)
                 ).to(self.device)
                 latent_BD = (drawn_BO[:, :K] * torch.exp(p.log_latent_BK)) @ p.loading_KD
                 y_BD = p.mean_BD + shared_B1 * (latent_BD + torch.exp(p.log_noise_BD) * drawn_BO[:, K:])

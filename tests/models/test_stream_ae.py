@@ -1,5 +1,7 @@
 """The streaming autoencoder's equations against torch's GRU, finite differences and its own promises."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 import torch
@@ -218,3 +220,30 @@ def test_generated_sequences_have_the_streams_spread_and_are_a_function_of_the_s
     assert not np.array_equal(drawn, model.generate(slab, 0, ME, length=100, count=20, seed=4))
     assert abs(np.median(drawn) - 10) < 1.0
     assert 0.2 < drawn.std() / value_ND.std() < 5.0
+
+
+def test_forecasts_of_a_learner_that_is_too_sure_fan_out() -> None:
+    """Of a walk whose steps keep their sign for a while, a network that hardly learns is right one step
+    ahead, and far too sure of sixteen: the fan mends that."""
+    noise = np.random.default_rng(0)
+    drift_N = np.repeat(noise.normal(size=200), 20)
+    value_N1 = np.cumsum(drift_N + 0.5 * noise.normal(size=4000))[:, None]
+
+    def covered() -> float:
+        model = StreamAE(Settings(learning_rate=1e-6), 1, WindowConfig(), "cpu")
+        slab, clock, inside = Slab({**model.fields(), **Clock.FIELDS}), Clock(WindowConfig()), []
+        model.start(slab, slab.add(), ME)
+        row_N = np.zeros(40, dtype=np.int64)
+        for n in range(0, 4000, 40):
+            if n >= 2000:
+                drawn_ST = model.generate(slab, 0, ME, 16, 100, n)[:, :, 0]
+                low_T, high_T = np.quantile(drawn_ST, [0.1, 0.9], axis=0)
+                came_T = value_N1[n : n + 16, 0]
+                inside.append((low_T <= came_T) & (came_T <= high_T))
+            ticks = clock.advance(slab, row_N, np.arange(n, n + 40) * 60_000)
+            model.run(slab, row_N, value_N1[n : n + 40], ticks, [ME])
+        return float(np.mean(inside))
+
+    assert covered() == pytest.approx(0.8, abs=0.07)
+    with patch("streamgen.models.fan.due", return_value=False):
+        assert covered() < 0.6
