@@ -49,7 +49,7 @@ def run_image_learner(config: Config, worker_id: str | None, stopping: Callable[
             log.info("topics made", topics=made)
         metrics, health = ImageMetrics(), Health()
         device = use_device(config.device)
-        with serving(config, metrics, health) as server:
+        with serving(config, metrics, health, "image learner", name, device):
             learner = Rounds(
                 config,
                 KafkaTransport(config.model_copy(update={"application_id": group}), [topic], name),
@@ -59,7 +59,4 @@ def run_image_learner(config: Config, worker_id: str | None, stopping: Callable[
                 health,
                 device,
             )
-            address = None if server is None else f"http://{config.metrics.host}:{server.port}"
-            log.info("image learner started", worker=name, device=device, metrics=address)
             learner.run(stopping)
-            log.info("image learner ended", worker=name)

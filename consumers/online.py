@@ -58,7 +58,7 @@ def run_worker(
             start_from(config, from_state)
         device = use_device(config.device)
         metrics, health = Metrics(), Health()
-        with serving(config, metrics, health) as server:
+        with serving(config, metrics, health, "worker", name, device):
             loop = Loop(
                 config,
                 KafkaTransport(config, [source.topic for source in config.inputs], name),
@@ -69,8 +69,5 @@ def run_worker(
                 device,
                 retention_s=retention_s(config.kafka, [source.topic for source in config.inputs]),
             )
-            address = None if server is None else f"http://{config.metrics.host}:{server.port}"
-            log.info("worker started", worker=name, device=device, metrics=address)
             with restore_bar(health):
                 loop.run(stopping)
-            log.info("worker ended", worker=name)

@@ -1,8 +1,9 @@
-"""Metrics and health over HTTP while a process works."""
+"""Metrics and health over HTTP while a process works, and the lines that say when it does."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import structlog
 
@@ -14,10 +15,22 @@ from streamgen.metrics import Metrics
 log = structlog.get_logger()
 
 
+@contextmanager
 def serving(
+    config: Config, metrics: Metrics, health: Health, what: str, worker: str, device: str
+) -> Iterator[None]:
+    """A server as `metrics` of the configuration says, none where it names no port. `what` and `worker` name
+    the process in the log."""
+    with _server(config, metrics, health) as server:
+        address = None if server is None else f"http://{config.metrics.host}:{server.port}"
+        log.info(f"{what} started", worker=worker, device=device, metrics=address)
+        yield
+        log.info(f"{what} ended", worker=worker)
+
+
+def _server(
     config: Config, metrics: Metrics, health: Health
 ) -> AbstractContextManager[HealthServer] | AbstractContextManager[None]:
-    """A server as `metrics` of the configuration says, None where it names no port."""
     host, port = config.metrics.host, config.metrics.port
     if port is None:
         return nullcontext()

@@ -50,7 +50,7 @@ def run_publisher(config: Config, worker_id: str | None, stopping: Callable[[], 
             log.info("topics made", topics=made)
         metrics, health = PublisherMetrics(), Health()
         device = use_device(config.device)
-        with serving(config, metrics, health) as server:
+        with serving(config, metrics, health, "publisher", name, device):
             asked = [source.generate_topic for source in config.inputs]
             mine = config.model_copy(update={"application_id": group_of(config)})
             states = open_states(config)
@@ -63,10 +63,7 @@ def run_publisher(config: Config, worker_id: str | None, stopping: Callable[[], 
                 health,
                 device,
             )
-            address = None if server is None else f"http://{config.metrics.host}:{server.port}"
-            log.info("publisher started", worker=name, device=device, metrics=address)
             publisher.run(stopping)
-            log.info("publisher ended", worker=name)
 
 
 def open_states(config: Config) -> StateReader:

@@ -44,7 +44,7 @@ def run_image_publisher(
             log.info("topics made", topics=made)
         metrics, health = PublisherMetrics(), Health()
         device = use_device(config.device)
-        with serving(config, metrics, health) as server:
+        with serving(config, metrics, health, "image publisher", name, device):
             mine = config.model_copy(update={"application_id": group})
             publisher = ImagePublisher(
                 config,
@@ -54,7 +54,4 @@ def run_image_publisher(
                 health,
                 device,
             )
-            address = None if server is None else f"http://{config.metrics.host}:{server.port}"
-            log.info("image publisher started", worker=name, device=device, metrics=address)
             publisher.run(stopping)
-            log.info("image publisher ended", worker=name)

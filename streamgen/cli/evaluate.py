@@ -87,7 +87,7 @@ def _judge_sequences(
 ) -> None:
     from streamgen.evaluation import QUICK
     from streamgen.evaluation import evaluate as judged
-    from streamgen.evaluation.report import judges
+    from streamgen.evaluation.report import judges, lines
 
     generated_MTD, columns = _sequences(path)
     real_NTD = _windows(file, generated_MTD.shape[1], columns, timestamp, key)
@@ -95,14 +95,7 @@ def _judge_sequences(
     print(
         f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {generated_MTD.shape[1]} records"
     )
-    width = max(len(figure.name) for figure in figures)
-    print(f"{'figure':{width}}  better  value   null    difference, 95 %")
-    for one in figures:
-        said = "  worse than real" if one.worse_than_real else ""
-        print(
-            f"{one.name:{width}}  {one.better:6}  {one.value:.4f}  {one.null:.4f}  "
-            f"{one.low:+.4f} to {one.high:+.4f}{said}"
-        )
+    print("\n".join(lines(figures)))
     if page is not None:
         from streamgen.evaluation.pictures import write_page
 

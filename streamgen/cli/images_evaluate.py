@@ -38,6 +38,7 @@ def evaluate(
     Every figure stands beside its null, which is what real images give against real ones. A classifier of a
     minute's training for each seed looks at the images.
     """
+    from streamgen.evaluation.report import lines
     from streamgen.images.classifier import learn
     from streamgen.images.evaluation import checked
     from streamgen.images.evaluation import evaluate as judged
@@ -62,14 +63,7 @@ def evaluate(
         classifiers.append(one)
     found = judged(real_images, generated_images, classifiers, training)
     print(f"{len(real_images)} real and {len(generated_images)} generated images")
-    width = max(len(figure.name) for figure in found.figures)
-    print(f"{'figure':{width}}  better  value   null    difference, 95 %")
-    for figure in found.figures:
-        said = "  worse than real" if figure.worse_than_real else ""
-        print(
-            f"{figure.name:{width}}  {figure.better:6}  {figure.value:.4f}  {figure.null:.4f}  "
-            f"{figure.low:+.4f} to {figure.high:+.4f}{said}"
-        )
+    print("\n".join(lines(found.figures)))
     print("The own Fréchet distance is that of these classifiers: never compare it with a published FID.")
     if page is not None:
         from streamgen.images.page import write_page

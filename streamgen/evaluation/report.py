@@ -119,3 +119,14 @@ def over_seeds(name: str, value_S2: Floats) -> Figure:
     middle = float(difference_S.mean())
     better: Literal["lower", "higher"] = "higher" if name in HIGHER_IS_BETTER else "lower"
     return Figure(name, better, value, null, middle - half, middle + half)
+
+
+def lines(figures: Sequence[Figure]) -> list[str]:
+    """The figures as a table for a terminal."""
+    width = max(len(one.name) for one in figures)
+    rows = [
+        f"{one.name:{width}}  {one.better:6}  {one.value:.4f}  {one.null:.4f}  "
+        f"{one.low:+.4f} to {one.high:+.4f}{'  worse than real' if one.worse_than_real else ''}"
+        for one in figures
+    ]
+    return [f"{'figure':{width}}  better  value   null    difference, 95 %", *rows]
