@@ -6,11 +6,13 @@ next one begins a drawn number of records later, at another hour of the day. κ 
 the step that is h ahead, of A:
 
     κ_h = a + b φ_h,   φ_h = log h / log A
-    a ← a + RATE (share outside − 0.2),   b ← b + RATE (share outside − 0.2) φ_h
+    a ← a + P RATE (share outside − 0.2),   b ← b + P RATE (share outside − 0.2) φ_h
 
 Whatever the model and the stream, the mean share outside comes to 0.2 (adaptive conformal inference: Gibbs &
-Candès 2021). The share is of a record's features; features that move together go on doing so, since κ is the
-same for all.
+Candès 2021), unless it would take more than `MOST`: what is drawn far beyond anything that the learner saw is
+no forecast, however wide. P is the longest pause between two forecasts, in windows of A records: the rarer
+they are, the more each teaches. The share is of a record's features; features that move together go on doing
+so, since κ is the same for all.
 
 Shapes: A records ahead, D features, M forecasts.
 """
@@ -25,8 +27,8 @@ from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
 
 DRAWS = 64  # M
-RATE = 0.03
-MOST = 1.5
+RATE = 0.01
+MOST = 1.0
 OUTSIDE = 0.2
 
 
@@ -53,19 +55,17 @@ def due(slab: Slab, row: int) -> bool:
     return bool(slab.host("fan_left")[row] == 0 and slab.host("updates")[row] > 0)
 
 
-def begin(
-    slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator, pause: int | None = None
-) -> None:
-    """Wait for the records that these forecasts are of; `noise` draws how many records, below `pause` (None:
-    A), the next one is off after them."""
+def begin(slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator, pause: int = 1) -> None:
+    """Wait for the records that these forecasts are of; `noise` draws how many, below `pause` times as many,
+    the next one is off after them."""
     # So that a new record is as likely in each of the M + 1 parts between draws.
     low_AD, high_AD = np.quantile(drawn_MAD, [OUTSIDE / 2, 1 - OUTSIDE / 2], axis=0, method="weibull")
     slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row] = low_AD, high_AD
     slab.host("fan_left")[row] = len(low_AD)
-    slab.host("fan_pause")[row] = noise.integers(pause or len(low_AD))
+    slab.host("fan_pause")[row] = noise.integers(pause * len(low_AD))
 
 
-def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
+def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools, pause: int = 1) -> None:
     """Compare the next record, if one is waited for."""
     left = int(slab.host("fan_left")[row])
     low_AD, high_AD = slab.host("fan_low_AD")[row], slab.host("fan_high_AD")[row]
@@ -79,7 +79,7 @@ def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools) -> None:
     outside_D = (value_D < low_AD[step - 1]) | (value_D > high_AD[step - 1])
     wrong = float(outside_D[there_D].mean()) - OUTSIDE
     fan_2 = slab.host("fan_2")[row]
-    fan_2 += RATE * wrong * np.array([1.0, _far(step, len(low_AD))])
+    fan_2 += pause * RATE * wrong * np.array([1.0, _far(step, len(low_AD))])
     np.clip(fan_2, -MOST, MOST, out=fan_2)
 
 

@@ -209,7 +209,7 @@ class StreamAE:
                     value_D = self.settings.taught(scores, n, value_D)
                     record = self._record(slab, row, value_D, time_NC[n]).filled(scores.expected_ND[n])
                 if learn:
-                    fan.observe(slab, row, value_D, ~np.isnan(value_D))
+                    fan.observe(slab, row, value_D, ~np.isnan(value_D), PAUSE)
                 complete = self._advance(slab, row, value_D, record)
             if complete and not learn:
                 self._slide(slab, row)
@@ -267,7 +267,7 @@ class StreamAE:
         noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
         time_TC = steady_times(newest, np.arange(1, self.T + 1), gap)
         with np.errstate(over="ignore", invalid="ignore"):
-            fan.begin(slab, row, self._ahead(slab, row, noise, time_TC, fan.DRAWS), noise, PAUSE * self.T)
+            fan.begin(slab, row, self._ahead(slab, row, noise, time_TC, fan.DRAWS), noise, PAUSE)
 
     def _ahead(
         self,
