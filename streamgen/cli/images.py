@@ -94,7 +94,7 @@ def fit(
     from streamgen.images.training import Training
     from streamgen.state.folder import open_folder
 
-    chosen, look = _settings(
+    chosen, look = image_settings(
         config, {"name": model, "preset": preset, "steps": steps}, {"size": size, "colours": colours}
     )
     folder = open_folder(state)
@@ -108,7 +108,7 @@ def fit(
         if (first, end) != ("earliest", "latest"):
             raise ConfigError("--from and --to are of a topic: leave them out.")
         source, cut = read_images(images, look, array), None
-    _tell_skipped(source, "files" if cut is None else "records")
+    tell_skipped(source, "files" if cut is None else "records")
     training = Training(source.images_NHWC, chosen, look, seed, device, folder, cut)
     if cut is not None:
         _say(f"the images are those of {cut}")
@@ -183,7 +183,7 @@ def interpolate(
         file.write(grid(between(found, seed, rows, across), across))
 
 
-def _settings(
+def image_settings(
     config: Path | None, model: dict[str, Any], look: dict[str, Any]
 ) -> tuple[dict[str, Any], Look]:
     """What the options say, above what the file says. Raises `ConfigError`."""
@@ -232,7 +232,7 @@ def _of_topic(
         tail.close()
 
 
-def _tell_skipped(source: Source, what: str) -> None:
+def tell_skipped(source: Source, what: str) -> None:
     """What was skipped is counted, and the first of it named."""
     if source.skipped:
         _say(f"{len(source.skipped)} {what} were skipped:")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamgen.cli.files import KeyColumn, TimestampColumn, ValueColumns
+from streamgen.cli.images import Array
 from streamgen.cli.options import Bootstrap, Device, From, To
 
 if TYPE_CHECKING:
-    from streamgen.between import Bounds
-    from streamgen.config import Config, InputConfig
-    from streamgen.detect import Choice
     from streamgen.tuning.compare import Outcome
     from streamgen.tuning.factors import Factor, Search
-    from streamgen.tuning.stream import Stream
-    from streamgen.tuning.study import Study
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +25,10 @@ def register(app: typer.Typer) -> None:
 
 def tune(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="CSV file, or topic, whose records are learned.")
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="CSV file or topic of records; or folder, .npz, IDX of images."
+        ),
     ],
     study: Annotated[
         Path,
@@ -38,7 +37,10 @@ def tune(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", metavar="NAME", help="Model to tune: stream_ae or rvae.")
+        str | None,
+        typer.Option(
+            "--model", metavar="NAME", help="Model to tune: stream_ae or rvae; of images: vae or gan."
+        ),
     ] = None,
     vary: Annotated[
         list[str] | None,
@@ -58,6 +60,10 @@ def tune(
     records: Annotated[
         int | None, typer.Option("--records", min=1, help="Only the newest so many; without it, all.")
     ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Images: steps of each training; without it, 1000.")
+    ] = None,
+    array: Array = None,
     first: From = "earliest",
     end: To = "latest",
     bootstrap: Bootstrap = None,
@@ -71,82 +77,91 @@ def tune(
 ) -> None:
     """Compare settings of a model on your own data.
 
-    Every choice goes once through the data with several seeds, each record scored before it is learned from.
-    The same command again goes on where it ended.
+    Every choice goes once through the records with several seeds, each record scored before it is learned
+    from; an image model is trained for as many steps with every choice, and judged on images held out. The
+    same command again goes on where it ended.
     """
+    from streamgen import __version__
+    from streamgen.cli.tune_images import Pictures, are_images
+    from streamgen.cli.tune_records import Records
     from streamgen.evaluation.page import check_pictures
-    from streamgen.models.device import use_device
     from streamgen.output import whole_file
     from streamgen.tuning.compare import compare
     from streamgen.tuning.effects import tables
-    from streamgen.tuning.factors import applied, parse, settings_of, to_try, usual
-    from streamgen.tuning.report import BEST, best_yaml, write_page
+    from streamgen.tuning.factors import parse, settings_of, to_try, usual
+    from streamgen.tuning.report import BEST, write_page
     from streamgen.tuning.study import Study
-    from streamgen.tuning.trial import Prequential
 
     check_pictures()
     kind, seconds = _search(search, vary), _seconds(budget)
     columns = (timestamp_column, key_column, value_columns)
-    chosen, ours, columns_of_file = _input(source, config, bootstrap, model, columns)
+    given: Records | Pictures
+    if are_images(source, model, config):
+        _nothing(
+            "not of images",
+            {
+                "--records": records, "--bootstrap": bootstrap, "--from": first != "earliest" or None,
+                "--to": end != "latest" or None, "--timestamp-column": timestamp_column,
+                "--key-column": key_column, "--value-columns": value_columns,
+            },
+        )  # fmt: skip
+        given = Pictures(source, model, config, array, steps, device)
+    else:
+        _nothing("of images alone", {"--steps": steps, "--array": array})
+        given = Records(source, model, config, bootstrap, columns, records, first, end, device)
+    ours = given.subject
     factors = [parse(ours, text) for text in vary] if vary else usual(ours)
     choices = to_try(ours, factors, kind)
     known = Study(study, kind)
     try:
-        stream, between = _stream(known, chosen, ours, source, columns_of_file, first, end)
-        stream = stream.newest(records).checked(source)
-        trial = Prequential(ours, stream, use_device(device))
-        asked = {"seeds": seeds, "search": kind, "records wanted": records, "from": first, "to": end}
-        known.agree(asked | _facts(ours, factors, stream, between))
-        outcome = compare(known, trial, choices, ours, factors, kind, seeds, seconds, _report)
+        matter = given.over(known)
+        varied = {one.name: [two.label for two in one.variants] for one in factors}
+        common = {
+            "seeds": seeds,
+            "search": kind,
+            "settings to vary": varied,
+            "version of streamgen": __version__,
+        }
+        known.agree(matter.facts | common)
+        outcome = compare(known, matter.trial, choices, ours, factors, kind, seeds, seconds, _report)
     finally:
         known.close()
-    shown = tables(kind, factors, outcome.tried, trial.unit)
-    said = _said(ours, factors, stream, between, outcome, seeds, trial.unit)
+    shown = tables(kind, factors, outcome.tried, matter.trial.unit)
+    said = [
+        *matter.data,
+        f"{matter.name}, {seeds} seeds: {matter.judged}, lower is better.",
+        *_came_of_it(factors, outcome),
+    ]
     print("\n\n".join(map(str, shown)))
     print("\n".join(said))
-    best = applied(ours, settings_of(factors, outcome.best.choice), reduce=True)
-    content = _content(config, bootstrap, ours, columns)
     with whole_file(study / BEST) as file:
-        file.write(best_yaml(content, ours.topic, best).encode())
-    title = f"{ours.model['name']} on {Path(source).name}"
-    page = write_page(study, title, said, shown, kind, factors, outcome.tried, trial.unit)
-    print(f"{page} has the curves; {study / BEST} is for streamgen run and fit --config.")
+        file.write(matter.best(settings_of(factors, outcome.best.choice)).encode())
+    title = f"{matter.name} on {Path(source).name}"
+    page = write_page(study, title, said, shown, kind, factors, outcome.tried, matter.trial)
+    print(f"{page} has the curves; {study / BEST} is for {matter.takers}.")
+
+
+def _nothing(why: str, options: Mapping[str, object]) -> None:
+    """Raises `ConfigError` when one of these options is given."""
+    from streamgen.errors import ConfigError
+
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{name} is {why}: leave it out.")
 
 
 def _report(text: str) -> None:
     print(f"trying {text}", file=sys.stderr, flush=True)
 
 
-def _facts(
-    ours: InputConfig, factors: list[Factor], stream: Stream, between: Bounds | None
-) -> dict[str, Any]:
-    """What a study may not mix."""
-    from streamgen import __version__
-
-    learning = ours.learning(0, stream.features)
-    return {
-        "records": stream.fingerprint(),
-        "between": between and [[number, *ends] for number, ends in between.items()],
-        "configuration": {key: value for key, value in learning.items() if key != "topic"},
-        "settings to vary": {one.name: [two.label for two in one.variants] for one in factors},
-        "version of streamgen": __version__,
-    }
-
-
-def _said(
-    ours: InputConfig, factors: list[Factor], stream: Stream, between: Bounds | None, outcome: Outcome,
-    seeds: int, unit: str,
-) -> list[str]:  # fmt: skip
+def _came_of_it(factors: list[Factor], outcome: Outcome) -> list[str]:
     """What there is to say beside the tables."""
     from streamgen.tuning.effects import told
 
-    left_out = f" ({stream.unusable} unusable left out)" if stream.unusable else ""
-    where = ", ".join(f"{number}: {first} to {end}" for number, (first, end) in (between or {}).items())
+    failed = [one for one in outcome.tried if one.failure is not None]
     nothing = " Nothing was clearly better." if outcome.best is outcome.tried[0] else ""
     return [
-        f"{len(stream)} records{left_out} of {', '.join(stream.features)}.",
-        *([f"Offsets by partition: {where}."] if where else []),
-        f"{ours.model['name']}, {seeds} seeds: {unit} in the data's own units, lower is better.",
+        *(f"Failed: {told(factors, one.choice)}: {one.failure}." for one in failed),
         f"Best: {told(factors, outcome.best.choice)}.{nothing}",
         "All was tried."
         if outcome.complete
@@ -178,76 +193,3 @@ def _seconds(budget: str) -> float:
         return float(TypeAdapter(PositiveDuration).validate_python(budget).total_seconds())
     except ValidationError:
         raise ConfigError(f"--budget is {budget!r}; allowed: a time such as 30m or 2h.") from None
-
-
-def _input(
-    source: str,
-    config: Path | None,
-    bootstrap: str | None,
-    model: str | None,
-    columns: tuple[str | None, str | None, str | None],
-) -> tuple[Config, InputConfig, Choice | None]:
-    """The configuration, the input that is tuned, and the columns when it is a file."""
-    from streamgen.cli.files import file_input
-    from streamgen.cli.options import configuration, with_model
-    from streamgen.errors import ConfigError, InputError
-
-    if Path(source).is_file():
-        ours, choice = file_input(config, model, *columns)
-        chosen = configuration(config) if config else configuration(None, topics=(_name(source),))
-        return chosen, ours if config else ours.model_copy(update={"topic": _name(source)}), choice
-    if source.endswith(".csv") or "/" in source:
-        raise InputError(f"There is no file {source}.")
-    if any(columns):
-        raise ConfigError(
-            "Columns are of a file: name a topic's fields in the configuration file (features)."
-        )
-    chosen = configuration(config, bootstrap) if config else configuration(None, bootstrap, (source,))
-    chosen = with_model(chosen, model)
-    for one in chosen.inputs:
-        if one.topic == source:
-            return chosen, one, None
-    raise ConfigError(f"{config} has no input {source}: add it, or leave --config out.")
-
-
-def _stream(
-    known: Study, chosen: Config, ours: InputConfig, source: str, columns: Choice | None, first: str, end: str
-) -> tuple[Stream, Bounds | None]:
-    """The records, and of a topic between which offsets: those that the study was begun with."""
-    from streamgen.between import bounds
-    from streamgen.errors import ConfigError
-    from streamgen.tuning.stream import of_file, of_topic
-
-    if columns is not None:
-        if (first, end) != ("earliest", "latest"):
-            raise ConfigError("--from and --to are of a topic; --records N takes the newest N of a file.")
-        return of_file(Path(source), columns), None
-    kept = (known.facts or {}).get("between")
-    between = {n: (a, b) for n, a, b in kept} if kept else bounds(chosen, ours, first, end)
-    return of_topic(chosen, ours, between), between
-
-
-def _content(
-    config: Path | None,
-    bootstrap: str | None,
-    ours: InputConfig,
-    columns: tuple[str | None, str | None, str | None],
-) -> dict[str, Any]:
-    """What the file of the best begins with: the configuration file, or the least that says the same."""
-    from streamgen.yamlfile import read_yaml
-
-    content: dict[str, Any] = read_yaml(config) if config else {"inputs": [{"topic": ours.topic}]}
-    if bootstrap is not None:
-        content["kafka"] = {**content.get("kafka", {}), "bootstrap_servers": bootstrap}
-    timestamp, key, values = columns
-    for one in content.get("inputs", []):
-        if one.get("topic") == ours.topic:
-            one |= {"timestamp": {**one.get("timestamp", {}), "field": timestamp}} if timestamp else {}
-            one |= {"key": {"field": key}} if key else {}
-            one |= {"features": [name.strip() for name in values.split(",")]} if values else {}
-    return content
-
-
-def _name(source: str) -> str:
-    """A topic's name, of a file's."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", Path(source).stem) or "file"

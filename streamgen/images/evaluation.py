@@ -142,10 +142,14 @@ def held_out_elbo(model: Likelihood, held_out_NHWC: Images, training_KHWC: Image
     return over_seeds("held-out ELBO", np.array(pairs))
 
 
+def own_frechet(real_NE: Floats, other_ME: Floats) -> float:
+    """The Fréchet distance per feature, each in its standard deviation, so that neither the number of
+    features nor a classifier's scale is in it."""
+    return float(frechet_distance(real_NE, other_ME) / real_NE.shape[1])
+
+
 def _figures(real_NE: Floats, other_ME: Floats) -> Mapping[str, float]:
-    """The Fréchet distance is given per feature, each in its standard deviation, so that neither the number
-    of features nor a classifier's scale is in it."""
-    distance = frechet_distance(real_NE, other_ME) / real_NE.shape[1]
+    distance = own_frechet(real_NE, other_ME)
     return {"own Fréchet distance": distance} | neighbourhood(real_NE[:, None], other_ME[:, None])._asdict()
 
 

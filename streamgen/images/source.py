@@ -190,7 +190,7 @@ def _npz(path: Path, array: str | None) -> NDArray[Any]:
     except (ValueError, zipfile.BadZipFile, EOFError, zlib.error) as error:
         raise InputError(f"{path} is damaged, or no .npz file of numbers: {error}.") from error
     if len(found) != 1:
-        named = f"several ({', '.join(found)}): name one" if found else "none"
+        named = f"several ({', '.join(found)}): name one (--array)" if found else "none"
         raise InputError(f"{path} should hold one array [N, H, W] or [N, H, W, C], and has {named}.")
     return next(iter(found.values()))
 

@@ -31,6 +31,7 @@ from streamgen.images.drawing import TOPIC, draw
 from streamgen.images.source import Images, Look
 from streamgen.images.watch import Watch
 from streamgen.models.batch import build, settings
+from streamgen.models.batch_model import BatchModel
 from streamgen.models.device import find_device
 from streamgen.models.noise import generator
 from streamgen.records import Ints
@@ -96,10 +97,11 @@ class Training:
             device=self.model.device.type,
             cut=cut,
         )
+        self.lessons = Lessons(self.model, images_NHWC, seed)
         found = newest(folder)
         if found is None:
             if begin is None:
-                self.model.start(images_NHWC, generator(seed, TOPIC, None, self.model.name, 0))
+                self.lessons.start()
             else:
                 self.model.load(begin)
             self._store()
@@ -110,7 +112,6 @@ class Training:
             self.manifest = replace(
                 self.manifest, model=chosen.model_dump(mode="json"), device=self.model.device.type
             )
-        self._order = _Order(count, seed, self.model.name)
 
     @property
     def step(self) -> int:
@@ -126,8 +127,7 @@ class Training:
         sums: dict[str, list[float]] = {}
         while self.step < steps:
             step = self.step + 1
-            rng = generator(self.manifest.seed, TOPIC, None, model.name, step)
-            losses = model.learn(self._batch(step), rng)
+            losses = self.lessons.step(step)
             for name, value in losses.items():
                 sums.setdefault(name, []).append(value)
             self.manifest = replace(self.manifest, step=step)
@@ -144,11 +144,6 @@ class Training:
                 self._draw()
         return Outcome(self.step, None, model.skipped)
 
-    def _batch(self, step: int) -> Images:
-        if self.model.settings.optimizer == "gd":
-            return self.images_NHWC
-        return self.images_NHWC[self._order.batch(step, self.model.settings.batch)]
-
     def _store(self) -> None:
         self.manifest = replace(self.manifest, watched=self.watch.state())
         write(self.folder, self.manifest, self.model.state())
@@ -163,6 +158,32 @@ class Training:
         self.folder.write(f"samples-{self.step:09d}.png", [pictures.grid(shown, ACROSS)])
         title = f"{self.model.name}, {self.manifest.images} images"
         self.folder.write("losses.png", [pictures.losses(self.manifest.history, title)])
+
+
+class Lessons:
+    """What a model learns at each step: which images, and with which noise."""
+
+    def __init__(self, model: BatchModel, images_NHWC: Images, seed: int) -> None:
+        self._model, self._images_NHWC, self._seed = model, images_NHWC, seed
+        self._order = _Order(len(images_NHWC), seed, model.name)
+
+    def start(self) -> None:
+        """Draw the model anew."""
+        self._model.start(self._images_NHWC, self._noise(0))
+
+    def step(self, number: int) -> dict[str, float]:
+        """The step `number`, from 1; the losses by name."""
+        return self._model.learn(self.images(number), self._noise(number))
+
+    def images(self, number: int) -> Images:
+        """Those of a step."""
+        settings = self._model.settings
+        if settings.optimizer == "gd":
+            return self._images_NHWC
+        return self._images_NHWC[self._order.batch(number, settings.batch)]
+
+    def _noise(self, step: int) -> np.random.Generator:
+        return generator(self._seed, TOPIC, None, self._model.name, step)
 
 
 class _Order:

@@ -56,6 +56,19 @@ class BatchSettings(BaseModel):
     batch: int = Field(64, ge=2, le=65536, description="Images of a step.")
     steps: int = Field(20000, ge=1, description="Steps of a whole training.")
 
+    def idle(self) -> dict[str, str]:
+        """The settings that change nothing beside the others, each with what makes it so."""
+        found: dict[str, str] = {}
+        if self.preset == "paper":
+            found |= dict.fromkeys(("width", "depth"), "preset: paper")
+        if self.schedule == "constant":
+            found["warm_up"] = "schedule: constant"
+        if self.optimizer != "adamw":
+            found["weight_decay"] = f"optimizer: {self.optimizer}"
+        if self.optimizer == "gd":
+            found["batch"] = "optimizer: gd"
+        return found
+
     @model_validator(mode="before")
     @classmethod
     def _preset(cls, given: Any) -> Any:

@@ -56,6 +56,15 @@ class Settings(BatchSettings):
     kl_annealing: int = Field(500, ge=1, description="Steps over which that weight grows from 0.")
     free_bits: float = Field(0.0, ge=0, description="Nats of each latent dimension that cost nothing.")
 
+    def idle(self) -> dict[str, str]:
+        """See `BatchSettings`."""
+        found = super().idle()
+        if self.prior == "normal":
+            found["couplings"] = "prior: normal"
+        if self.kl_weight == 0:
+            found |= dict.fromkeys(("kl_annealing", "free_bits"), "kl_weight: 0")
+        return found
+
 
 class Flow(nn.Module):
     """Affine couplings between a latent and standard normal noise, each of a half given the other."""

@@ -6,10 +6,9 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from streamgen.config import InputConfig
 from streamgen.errors import ConfigError, InputError
-from streamgen.tuning.effects import against, best, winners
-from streamgen.tuning.factors import Choice, Factor, Search, applied, as_it_is, settings_of
+from streamgen.tuning.effects import best, winners
+from streamgen.tuning.factors import Choice, Factor, Search, Subject, as_it_is, settings_of
 from streamgen.tuning.study import Report, Study, Tried
 from streamgen.tuning.trial import Trial
 
@@ -27,7 +26,7 @@ def compare(
     study: Study,
     trial: Trial,
     choices: Iterable[Choice],
-    config: InputConfig,
+    subject: Subject,
     factors: Sequence[Factor],
     search: Search,
     seeds: int,
@@ -55,14 +54,14 @@ def compare(
         chosen = _of(tried, {**tried[0].choice, **better[0]}) if better else tried[0]
         for winner in better[1:]:
             more = {**chosen.choice, **winner}
-            if not _can_be(config, factors, more):
+            if not _can_be(subject, factors, more):
                 continue
             complete = run([more])
             tried = study.tried()
             if not complete:
                 break
             added = _of(tried, more)
-            chosen = added if against(chosen, added).verdict == "better" else chosen
+            chosen = best(chosen, [added])
     return Outcome(tried, best(tried[0], tried), complete)
 
 
@@ -70,9 +69,9 @@ def _of(tried: Iterable[Tried], choice: Choice) -> Tried:
     return next(one for one in tried if one.choice == choice)
 
 
-def _can_be(config: InputConfig, factors: Sequence[Factor], choice: Choice) -> bool:
+def _can_be(subject: Subject, factors: Sequence[Factor], choice: Choice) -> bool:
     try:
-        applied(config, settings_of(factors, choice), reduce=True)
+        subject.applied(settings_of(factors, choice), reduce=True)
     except ConfigError:
         return False
     return True

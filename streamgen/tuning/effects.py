@@ -3,7 +3,8 @@
 Two choices are compared seed by seed, so that what a seed does to both is no part of the difference. Its
 interval is Student's, at 95 %, over S seeds: it tells what other seeds would have given on the same data, and
 not what other data would. The best is the one with the lowest score among those whose whole interval lies
-below what there is; where there is none, what there is remains.
+below what there is; where there is none, what there is remains. A choice that has failed is worse than any
+that has not.
 """
 
 from __future__ import annotations
@@ -62,8 +63,20 @@ def against(base: Tried, other: Tried) -> Difference:
 
 def best(base: Tried, tried: Iterable[Tried]) -> Tried:
     """See above."""
-    better = [one for one in tried if one.whole and against(base, one).verdict == "better"]
-    return min([base, *better], key=lambda one: float(one.score_S.mean()))
+    better = [one for one in tried if one.whole and _verdict(base, one)[1] == "better"]
+    return min([base, *better], key=lambda one: one.score)
+
+
+def _verdict(base: Tried, one: Tried) -> tuple[str, str]:
+    """The difference, where there is one, and what it comes to."""
+    if one.failure is not None:
+        return "", "failed"
+    if one is base:
+        return "", ""
+    if base.failure is not None:
+        return "", "better"
+    difference = against(base, one)
+    return str(difference), difference.verdict
 
 
 def winners(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried]) -> list[dict[str, str]]:
@@ -73,16 +86,16 @@ def winners(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried]) -> l
         alone = [one for one in tried if {**one.choice, factor.name: before[factor.name]} == before]
         winner = best(base, alone)
         if winner is not base:
-            found.append((float(winner.score_S.mean()), {factor.name: winner.choice[factor.name]}))
+            found.append((winner.score, {factor.name: winner.choice[factor.name]}))
     return [winner for _, winner in sorted(found, key=lambda one: one[0])]
 
 
 def tables(search: Search, factors: Sequence[Factor], tried: Sequence[Tried], unit: str) -> list[Table]:
     """What to show of a study whose first trial is what there is."""
-    base, whole = tried[0], [one for one in tried if one.whole]
+    base, told_of = tried[0], [one for one in tried if one.whole or one.failure is not None]
     if search == "one":
-        return [_alone(factors, base, whole, unit)]
-    ranked = sorted(whole, key=lambda one: float(one.score_S.mean()))[:SHOWN]
+        return [_alone(factors, base, told_of, unit)]
+    ranked = sorted(told_of, key=lambda one: one.score)[:SHOWN]
     if base not in ranked:
         ranked.append(base)
     head = ("settings", unit, "± over seeds", "against as it is, 95 %", "", "CPU s")
@@ -96,9 +109,9 @@ def told(factors: Iterable[Factor], choice: Choice) -> str:
     return ", ".join(changed) or "as it is"
 
 
-def _alone(factors: Sequence[Factor], base: Tried, whole: Sequence[Tried], unit: str) -> Table:
+def _alone(factors: Sequence[Factor], base: Tried, tried: Sequence[Tried], unit: str) -> Table:
     rows = []
-    for one in whole:
+    for one in tried:
         settings, *figures = _row(factors, base, one)
         changed = [name for name, label in one.choice.items() if label != as_it_is(factors)[name]]
         if len(changed) == 1:
@@ -110,13 +123,12 @@ def _alone(factors: Sequence[Factor], base: Tried, whole: Sequence[Tried], unit:
 
 def _row(factors: Sequence[Factor], base: Tried, one: Tried) -> tuple[str, ...]:
     """Settings, score, its standard deviation over seeds, difference and verdict, CPU."""
-    difference = against(base, one)
-    shown = ("", "") if one is base else (str(difference), difference.verdict)
+    failed = one.failure is not None
     return (
         told(factors, one.choice),
-        f"{one.score_S.mean():.4f}",
-        f"{one.score_S.std(ddof=1):.4f}",
-        *shown,
+        "–" if failed else f"{one.score:.4f}",
+        "–" if failed else f"{one.score_S.std(ddof=1):.4f}",
+        *_verdict(base, one),
         f"{one.seconds:.1f}",
     )
 
@@ -127,7 +139,7 @@ def _marginal(factors: Sequence[Factor], tried: Sequence[Tried], unit: str) -> T
     for factor in factors:
         for variant in factor.variants:
             having = [one for one in tried if one.choice[factor.name] == variant.label]
-            score = [float(one.score_S.mean()) for one in having if one.whole]
+            score = [one.score for one in having if one.whole]
             shown = (f"{sum(score) / len(score):.4f}", f"{min(score):.4f}") if score else ("–", "–")
             rows.append((factor.name, variant.label, str(len(score)), str(len(having) - len(score)), *shown))
     return Table(("setting", "value", "through", "given up", f"mean {unit}", "best"), rows)

@@ -17,7 +17,7 @@ from streamgen.plotstyle import INK, SOFT
 from streamgen.tuning.effects import Table, told
 from streamgen.tuning.factors import Factor, Search, as_it_is
 from streamgen.tuning.study import Tried
-from streamgen.tuning.trial import PARTS
+from streamgen.tuning.trial import Trial
 from streamgen.yamlfile import dump_yaml
 
 if TYPE_CHECKING:
@@ -36,17 +36,18 @@ def write_page(
     search: Search,
     factors: Sequence[Factor],
     tried: Sequence[Tried],
-    unit: str,
+    trial: Trial,
 ) -> Path:
     """Write `report.html`; returns its path. Raises `InputError`, `MissingDependency`."""
     parts = [f"<p>{escape(line)}</p>" for line in said]
     parts += [_html(table) for table in tables]
     caption = (
-        f"Difference to what there is in {unit}, over the data gone through so far: below zero is better. "
+        f"Difference to what there is in {trial.unit}, over the {trial.way} gone through so far: below zero "
+        "is better. "
         "Lines are means over seeds; the band is from the lowest to the highest seed."
     )
     for name, group in _groups(search, factors, tried):
-        picture = png(partial(_curves, name, tried[0], group))
+        picture = png(partial(_curves, name, tried[0], group, trial))
         parts.append(pictured(name, picture, caption))
     return write_html(folder / PAGE, title, parts)
 
@@ -93,7 +94,7 @@ def _groups(
     """Pictures: name and labelled curves. Of one setting at a time a picture a setting, else one of all."""
     base = as_it_is(factors)
     if search != "one":
-        ranked = sorted(tried[1:], key=lambda one: (not one.whole, float(one.score_S.mean())))
+        ranked = sorted(tried[1:], key=lambda one: (not one.whole, one.score))
         yield "combinations", [(told(factors, one.choice), one) for one in ranked]
         return
     for factor in factors:
@@ -102,17 +103,17 @@ def _groups(
             yield factor.name, [(one.choice[factor.name], one) for one in alone]
 
 
-def _curves(name: str, base: Tried, group: Sequence[tuple[str, Tried]]) -> Drawing:
+def _curves(name: str, base: Tried, group: Sequence[tuple[str, Tried]], trial: Trial) -> Drawing:
     drawing, axes = panels(1, 1, 3.4)
     axis: Axes = axes[0, 0]
     axis.axhline(0.0, color=INK, linewidth=1.2, label="as it is")
     late = []
     for number, (label, one) in enumerate(group):
-        points = one.curve_SP.shape[1]
-        share_P = 100.0 * np.arange(1, points + 1) / PARTS
-        difference_SP = one.curve_SP - base.curve_SP[:, :points]
+        points = min(one.curve_SP.shape[1], base.curve_SP.shape[1])
+        share_P = 100.0 * np.arange(1, points + 1) / trial.points
+        difference_SP = one.curve_SP[:, :points] - base.curve_SP[:, :points]
         mean_P = difference_SP.mean(axis=0)
-        late += mean_P[PARTS // 9 :].tolist()
+        late += mean_P[trial.points // 9 :].tolist()
         if number < _LABELLED:
             (line,) = axis.plot(share_P, mean_P, linewidth=1.4, label=label)
             low_P, high_P = difference_SP.min(axis=0), difference_SP.max(axis=0)
@@ -125,7 +126,7 @@ def _curves(name: str, base: Tried, group: Sequence[tuple[str, Tried]]) -> Drawi
         room = 0.1 * (high - low) or 1.0
         axis.set_ylim(low - room, high + room)  # the first records differ by far more
     axis.set_xlim(0, 100)
-    axis.set_xlabel("% of the data")
+    axis.set_xlabel(f"% of the {trial.way}")
     axis.set_title(name)
     axis.legend(fontsize=8)
     return drawing

@@ -2,7 +2,7 @@
 
 Every choice is one trial of the study: all seeds go through the data side by side, and their mean is what is
 compared. A trial that is done is in the file, so a study that was killed goes on with what it has; the trial
-that was under way begins again.
+that was under way begins again. One that has failed is in the file as such, and is not tried again.
 
 With `halving` a choice that is not among the best third after a ninth, or a third, of the data is given up
 (successive halving, asynchronous: Li et al. 2020).
@@ -24,7 +24,7 @@ import numpy as np
 from streamgen.errors import InputError, MissingDependency, StateError
 from streamgen.records import Floats
 from streamgen.tuning.factors import Choice, Search
-from streamgen.tuning.trial import PARTS, Point, Trial
+from streamgen.tuning.trial import PARTS, Failed, Point, Trial
 
 FILE, LOCK = "study.db", "study.lock"
 _THIRD = 3  # of the trials goes on, at a ninth and at a third of the data
@@ -34,21 +34,24 @@ Report = Callable[[str], None]  # is told what is tried now
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """A choice, its curve for each seed ([S, points]; fewer than `PARTS` points where it was given up), and
-    CPU seconds of a pass."""
+    """A choice, its curve for each seed ([S, points]; fewer points where it was given up or has failed), CPU
+    seconds of a pass, whether it is through, and else what has failed, if something has."""
 
     choice: Choice
     curve_SP: Floats
     seconds: float
-
-    @property
-    def whole(self) -> bool:
-        return bool(self.curve_SP.shape[1] == PARTS)
+    whole: bool = True
+    failure: str | None = None
 
     @property
     def score_S(self) -> Floats:
-        """The last score of each seed."""
+        """The last score of each seed that is known."""
         return np.asarray(self.curve_SP[:, -1])
+
+    @property
+    def score(self) -> float:
+        """Mean over the seeds; of what has failed none is worse."""
+        return math.inf if self.failure else float(self.score_S.mean())
 
 
 class _TimeIsUp(Exception):
@@ -129,6 +132,8 @@ class Study:
                 dict(one.user_attrs["choice"]),
                 np.array(one.user_attrs["curves"], dtype=np.float64),
                 float(one.user_attrs["seconds"]),
+                one.state == self._optuna.trial.TrialState.COMPLETE,
+                one.user_attrs.get("failure"),
             )
             for one in self._study.get_trials(deepcopy=False, states=states)
         ]
@@ -170,25 +175,29 @@ class Study:
         one.set_user_attr("choice", dict(choice))
         passes = [trial(settings, seed) for seed in range(seeds)]
         points: list[list[Point]] = []
-        pruned = False
+        pruned, failure = False, None
         try:
-            for part in range(PARTS):
+            for part in range(trial.points):
                 points.append([_next(one_pass, deadline) for one_pass in passes])
                 mean = sum(point.score for point in points[-1]) / seeds
                 if not math.isnan(mean):
-                    one.report(mean, part + 1)
-                    pruned = part + 1 < PARTS and one.should_prune()
+                    one.report(mean, (part + 1) * PARTS // trial.points)
+                    pruned = part + 1 < trial.points and one.should_prune()
                 if pruned:
                     break
             for one_pass in passes:  # nothing is left but what the pass has to say of itself
                 next(one_pass, None)
+        except Failed as error:  # the choice is known to be bad
+            failure = str(error)
+            one.set_user_attr("failure", failure)
         except BaseException:
             self._study.tell(one, state=self._optuna.trial.TrialState.FAIL)
             raise
         curves = [[part[seed].score for part in points] for seed in range(seeds)]
         one.set_user_attr("curves", curves)
-        one.set_user_attr("seconds", sum(point.seconds for point in points[-1]) / seeds)
-        if pruned:
+        seconds = sum(point.seconds for point in points[-1]) / seeds if points else 0.0
+        one.set_user_attr("seconds", seconds)
+        if pruned or failure is not None:
             self._study.tell(one, state=self._optuna.trial.TrialState.PRUNED)
         else:
             self._study.tell(one, mean)

@@ -1,32 +1,16 @@
 """How a choice of settings is judged: one pass over the data, and what it is worth on the way.
 
-`Trial` is all that a study needs of a kind of model. A model that learns online is judged prequentially
-(Dawid 1984): by the mean negative log-likelihood of every value, told before the record was learned from. It
-is in nats per value of the data's own units, so that no choice of units is at an advantage.
-
-N records, D features.
+`Trial` is all that a study needs of a kind of model: one that learns online is judged as it goes through the
+records (`prequential`), one that learns in batches on images that it does not learn from (`held_out`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from time import process_time
 from typing import Any, Protocol
 
-import numpy as np
-
-from streamgen import models
-from streamgen.config import InputConfig
-from streamgen.errors import ConfigError, InputError
-from streamgen.learners.results import chosen
-from streamgen.learners.task import Task
-from streamgen.tuning.factors import applied
-from streamgen.tuning.stream import Stream
-
-PARTS = 27  # points of a curve
-ROWS = 500  # records between two looks at the time
+PARTS = 27  # of a pass, for successive halving by three
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,49 +22,18 @@ class Point:
     seconds: float
 
 
+class Failed(Exception):
+    """The model of a trial has failed, and so has the choice of settings: the message says when, and how."""
+
+
 class Trial(Protocol):
     """One kind of model over one piece of data."""
 
     unit: str  # of the score
+    way: str  # what a pass goes through, in words
+    points: int  # of a curve; divides `PARTS`
 
-    def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
-        """One pass with other settings: `PARTS` points, one after each equal part of the data, the last of
-        which is the final score. None comes often between them: the caller may stop there."""
-
-
-class Prequential:
-    """Models that learn online. Raises `ConfigError` for one that gives no likelihood."""
-
-    unit = "nats per value"
-
-    def __init__(self, config: InputConfig, stream: Stream, device: str) -> None:
-        if config.model["name"] == "river":
-            raise ConfigError("The model river gives no likelihood to compare: tune stream_ae or rvae.")
-        models.settings(config.model)
-        self._config, self._stream, self._device = config, stream, device
-
-    def __call__(self, settings: Mapping[str, Any], seed: int) -> Iterator[Point | None]:
-        config = applied(self._config, settings, reduce=True)
-        tasks = [
-            Task(source, config, self._stream.features, seed, self._device)
-            for source, _ in self._stream.parts
-        ]
-        nats, values, seconds = 0.0, 0, 0.0
-        for part in range(PARTS):
-            for task, (_, columns) in zip(tasks, self._stream.parts, strict=True):
-                first, end = (len(columns) * n // PARTS for n in (part, part + 1))
-                for n in range(first, end, ROWS):
-                    began = process_time()
-                    some = chosen(columns, np.arange(n, min(n + ROWS, end)))
-                    scores = task.process(some).scores
-                    seconds += process_time() - began
-                    judged_N = ~np.isnan(scores.nll_N)
-                    nats += float((scores.nll_N + scores.log_step_N)[judged_N].sum())
-                    values += int((~np.isnan(some.value_ND[judged_N])).sum())
-                    yield None
-            yield Point(nats / values if values else math.nan, seconds)
-        if not values:
-            raise InputError(
-                f"No key has the {config.min_records} records that a learner begins with (min_records): "
-                "there is nothing to compare."
-            )
+    def __call__(self, settings: Mapping[str, Any], seed: int, /) -> Iterator[Point | None]:
+        """One pass with other settings: `points` points, one after each equal part of the way, the last of
+        which is the final score. None comes often between them: the caller may stop there. Raises `Failed`.
+        """

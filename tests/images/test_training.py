@@ -106,16 +106,16 @@ def test_a_folder_of_another_training_is_refused(tmp_path: Path, change: dict[st
 
 def test_every_image_is_learned_from_once_a_pass(tmp_path: Path) -> None:
     found = training(tmp_path, SMALL["vae"])
-    steps = np.concatenate([found._order.batch(step, 8) for step in range(1, 6)])
+    steps = np.concatenate([found.lessons._order.batch(step, 8) for step in range(1, 6)])
     for start in (0, 20):
         assert sorted(steps[start : start + 20].tolist()) == list(range(20))
     assert steps[:20].tolist() != steps[20:].tolist()
-    assert found._order.batch(2, 8).tolist() == steps[8:16].tolist()
+    assert found.lessons._order.batch(2, 8).tolist() == steps[8:16].tolist()
 
 
 def test_gradient_descent_sees_all_images(tmp_path: Path) -> None:
     found = training(tmp_path, {**SMALL["vae"], "optimizer": "gd", "steps": 2})
-    assert len(found._batch(1)) == 20
+    assert len(found.lessons.images(1)) == 20
     assert found.run(2, nothing).failure is None
 
 

@@ -10,20 +10,20 @@ import pytest
 from streamgen.config import InputConfig
 from streamgen.errors import ConfigError
 from streamgen.tuning.factors import (
-    applied,
     as_it_is,
-    identity,
     parse,
     settings_of,
     to_try,
     usual,
 )
+from streamgen.tuning.online import Online
 
 WINDOW = {"length": 8}
 
 
-def config(**model: Any) -> InputConfig:
-    return InputConfig(topic="t", model={"name": "stream_ae", **model}, window=WINDOW)  # type: ignore[arg-type]
+def config(**model: Any) -> Online:
+    model = {"name": "stream_ae", **model}
+    return Online(InputConfig(topic="t", model=model, window=WINDOW))  # type: ignore[arg-type]
 
 
 def test_values_are_read_as_yaml_would_and_what_is_comes_first() -> None:
@@ -87,9 +87,9 @@ def test_combinations_are_all_that_differ_each_once() -> None:
     for labels in product(*[[one.label for one in factor.variants] for factor in factors]):
         choice = dict(zip([factor.name for factor in factors], labels, strict=True))
         if choice["normalisation"] != "whitening" or choice["preset"] == "full":
-            expected.add(identity(applied(ours, settings_of(factors, choice), reduce=True)))
+            expected.add(ours.applied(settings_of(factors, choice), reduce=True).identity())
     choices = list(to_try(ours, factors, "grid"))
-    found = [identity(applied(ours, settings_of(factors, choice), reduce=True)) for choice in choices]
+    found = [ours.applied(settings_of(factors, choice), reduce=True).identity() for choice in choices]
     assert choices[0] == as_it_is(factors)
     assert len(found) == len(set(found))
     assert set(found) == expected
@@ -118,5 +118,5 @@ def test_the_usual_can_all_be_tried_and_changes_something(name: str, preset: str
 
 def test_what_is_given_and_then_idle_is_left_out_of_the_chosen_model() -> None:
     ours = config(optimizer="adamw", weight_decay=0.1)
-    best = applied(ours, {"optimizer": "sgd", "learning_rate": 0.1}, reduce=True)
-    assert best.model == {"name": "stream_ae", "optimizer": "sgd", "learning_rate": 0.1}
+    best = ours.applied({"optimizer": "sgd", "learning_rate": 0.1}, reduce=True)
+    assert best.config.model == {"name": "stream_ae", "optimizer": "sgd", "learning_rate": 0.1}

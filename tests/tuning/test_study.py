@@ -16,10 +16,11 @@ from streamgen.errors import InputError, MissingDependency, StateError
 from streamgen.tuning.compare import Outcome, compare
 from streamgen.tuning.effects import Difference, against, best, tables, told
 from streamgen.tuning.factors import Factor, Search, as_it_is, parse, settings_of, to_try
+from streamgen.tuning.online import Online
 from streamgen.tuning.study import FILE, Study, Tried
 from streamgen.tuning.trial import PARTS, Point
 
-CONFIG = InputConfig(topic="t")
+SUBJECT = Online(InputConfig(topic="t"))
 GRID = ("hidden=8,16,64", "layers=2,3")
 
 
@@ -27,6 +28,8 @@ class Known:
     """A score for each choice: `of` the settings, much that is of the seed, and a little noise."""
 
     unit = "points"
+    way = "data"
+    points = PARTS
 
     def __init__(self, of: Mapping[str, float], spoiled: Iterable[str] = ("nothing",)) -> None:
         """`spoiled`: settings that together are worse than each alone."""
@@ -46,7 +49,7 @@ class Known:
 
 
 def factors(*texts: str) -> list[Factor]:
-    return [parse(CONFIG, text) for text in texts]
+    return [parse(SUBJECT, text) for text in texts]
 
 
 def gone(
@@ -54,8 +57,8 @@ def gone(
 ) -> tuple[Outcome, list[str]]:
     study, said = Study(folder, search), list[str]()
     try:
-        choices = to_try(CONFIG, varied, search)
-        return compare(study, trial, choices, CONFIG, varied, search, 3, seconds, said.append), said
+        choices = to_try(SUBJECT, varied, search)
+        return compare(study, trial, choices, SUBJECT, varied, search, 3, seconds, said.append), said
     finally:
         study.close()
 

@@ -12,9 +12,10 @@ from streamgen.config import InputConfig
 from streamgen.errors import ConfigError, InputError
 from streamgen.models.online import Scores
 from streamgen.records import Columns, Floats, TopicPartition
-from streamgen.tuning import trial as trial_module
+from streamgen.tuning import prequential as trial_module
+from streamgen.tuning.prequential import Prequential
 from streamgen.tuning.stream import Stream
-from streamgen.tuning.trial import PARTS, Point, Prequential
+from streamgen.tuning.trial import PARTS, Point
 
 N = 540
 
