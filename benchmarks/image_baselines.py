@@ -5,9 +5,9 @@ Written as their papers and PyTorch's examples have them, not as well as we know
 plain vae   D–500–500–20–500–500–D, ReLU, the latent normal; Bernoulli likelihood of each value in 0 … 1; Adam
             at 1e-3, batches of 128; the mean of a draw is shown. Kingma & Welling 2013 had one hidden layer.
 dcgan       Radford et al. 2016 for 32 × 32: 256, 128 and 64 maps, batch normalisation, weights N(0, 0.02), no
-            linear layer; the loss that does not saturate; Adam at 2e-4 with betas 0.5 and 0.999, batches of 128.
-            It draws with the statistics of the batch that is drawn, as when it learns. Images of 28 × 28 are
-            black 2 pixels around.
+            linear layer; the loss that does not saturate; Adam at 2e-4 with betas 0.5 and 0.999, batches of
+            128. It draws with the statistics of the batch that is drawn, as when it learns. Images of 28 × 28
+            are black 2 pixels around.
 
 B images, C colours, H × W pixels, D values of an image, Z latent.
 """
@@ -54,7 +54,7 @@ class PlainVAE:
         distortion = tnf.binary_cross_entropy_with_logits(self.decoder(z_BZ), image_BCHW, reduction="sum")
         rate = 0.5 * (mean_BZ.square() + log_variance_BZ.exp() - 1.0 - log_variance_BZ).sum()
         self.optimiser.zero_grad()
-        ((distortion + rate) / rows).backward()  # type: ignore[no-untyped-call]
+        ((distortion + rate) / rows).backward()
         self.optimiser.step()
 
     def draw(self, count: int) -> Images:
@@ -99,10 +99,10 @@ class DCGAN:
         drawn_BCHW = self.generator(torch.randn(len(real_BCHW), self.Z, 1, 1))
         self.of_discriminator.zero_grad()
         real_B, drawn_B = self.discriminator(real_BCHW), self.discriminator(drawn_BCHW.detach())
-        (tnf.softplus(-real_B).mean() + tnf.softplus(drawn_B).mean()).backward()
+        (tnf.softplus(-real_B).mean() + tnf.softplus(drawn_B).mean()).backward()  # type: ignore[no-untyped-call]
         self.of_discriminator.step()
         self.of_generator.zero_grad()
-        tnf.softplus(-self.discriminator(drawn_BCHW)).mean().backward()
+        tnf.softplus(-self.discriminator(drawn_BCHW)).mean().backward()  # type: ignore[no-untyped-call]
         self.of_generator.step()
 
     def draw(self, count: int) -> Images:
