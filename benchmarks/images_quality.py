@@ -1,13 +1,13 @@
 """How good the images are that a model draws after so many seconds of one core, beside plain models.
 
-    OMP_NUM_THREADS=1 python benchmarks/images_quality.py DATA equal paper many --seconds 240
+    OMP_NUM_THREADS=1 python benchmarks/images_quality.py DATA vae:240 gan:480 many:90
 
 DATA holds images/mnist.npz and images/cifar10.npz (a part of CIFAR-10: 12,000 images), each with the arrays
-train [N, H, W] or [N, H, W, C], train_label, test, test_label.
+train [N, H, W] or [N, H, W, C], train_label, test, test_label. A part is given with the process time (user
+and system, one thread of torch) for which each of its models learns, whatever it makes of it.
 
-- *equal*: the defaults of `vae` and `gan` beside a plain VAE and DCGAN (`image_baselines.py`). Each learns
-  for the same process time (user and system) with one thread of torch, whatever it makes of it.
-- *paper*: `preset: paper` beside the default.
+- *vae*: its defaults beside a plain VAE; *gan*: beside DCGAN (`image_baselines.py`).
+- *vae-paper*, *gan-paper*: the defaults beside `preset: paper`.
 - *many*: `gan` on MNIST from 20 seeds: does one of them diverge or collapse?
 
 Judged by `streamgen.images.evaluation`: two classifiers, which learned the labels of the training images
@@ -56,16 +56,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # Ours, and what it has to be better than.
 PAIRS = {
-    "equal": (("vae", "plain vae"), ("gan", "dcgan")),
-    "paper": (("vae", "vae, paper"), ("gan", "gan, paper")),
+    "vae": ("vae", "plain vae"),
+    "gan": ("gan", "dcgan"),
+    "vae-paper": ("vae", "vae, paper"),
+    "gan-paper": ("gan", "gan, paper"),
 }
-PARTS = (*PAIRS, "many")
-TITLES = {
-    "equal": "Defaults beside plain models",
-    "paper": "Defaults beside the preset `paper`",
-    "many": "`gan` on MNIST from many seeds",
-}
-MANY = 20
+MANY, FEW = 20, 3  # seeds
 CLASSIFIERS = 2
 LOOK_EVERY = 50  # steps
 FRECHET, COVERAGE = "own Fréchet distance", "coverage"
@@ -147,14 +143,14 @@ def judge(folder: Path, data: str, drawn_MHWC: Images) -> dict[str, dict[str, fl
     return {one.name: {"value": one.value, "null": one.null} for one in figures}
 
 
-def wanted(parts: list[str], seconds: float, data: list[str], seeds: int, many: int) -> list[Run]:
-    """Each run once, in a part the first seed of all models before the second of any."""
+def wanted(parts: list[tuple[str, float]], data: list[str], seeds: int, many: int) -> list[Run]:
+    """Each run once, in a part the first seed of all before the second of any."""
     found: list[Run] = []
-    for part in parts:
-        models = dict.fromkeys(name for pair in PAIRS.get(part, ()) for name in pair)
-        found += [Run(name, model, seconds, n) for n in range(seeds) for name in data for model in models]
+    for part, seconds in parts:
         if part == "many":
             found += [Run("mnist", "gan", seconds, n) for n in range(many)]
+        else:
+            found += [Run(of, one, seconds, n) for n in range(seeds) for of in data for one in PAIRS[part]]
     return list(dict.fromkeys(found))
 
 
@@ -169,30 +165,26 @@ def column(runs: list[dict[str, Any]], figure: str) -> Floats:
     return np.array([one["figures"][figure]["value"] for one in runs])
 
 
-def compared(results: dict[str, Any], part: str, seconds: float) -> list[str]:
-    """A table of all models, and in words which of a pair is better."""
+def compared(results: dict[str, Any], pair: tuple[str, str], seconds: float) -> list[str]:
+    """A table of both models, and in words which is better."""
     lines = [
         "| images | model | seeds | images learned | own Fréchet distance | coverage | precision | recall |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     words = [""]
     for data in DATA_SETS:
-        for model in dict.fromkeys(name for pair in PAIRS[part] for name in pair):
-            runs = group(results, data, model, seconds)
-            if runs:
+        both = [group(results, data, model, seconds) for model in pair]
+        if all(both):
+            for model, runs in zip(pair, both, strict=True):
                 cells = [told(column(runs, figure)) for figure in (FRECHET, COVERAGE, "precision", "recall")]
                 learned = np.mean([one["images"] for one in runs])
                 lines.append(f"| {data} | {model} | {len(runs)} | {learned:,.0f} | {' | '.join(cells)} |")
-        for ours, theirs in PAIRS[part]:
-            mine, other = (group(results, data, name, seconds) for name in (ours, theirs))
-            if mine and other:
-                words.append(f"- {data}, {ours} beside {theirs}: {verdict(mine, other)}.")
-    null = [
-        f"{data} {one[0]['figures'][FRECHET]['null']:.4f} and {one[0]['figures'][COVERAGE]['null']:.3f}"
-        for data in DATA_SETS
-        if (one := group(results, data, "gan", seconds))
-    ]
-    return [*lines, "", f"Real images against real ones have: {'; '.join(null)}.", *words]
+            null = both[0][0]["figures"]
+            words += [
+                f"- {data}, {pair[0]} beside {pair[1]}: {verdict(*both)}. Real images against real ones have "
+                f"{null[FRECHET]['null']:.3f} and {null[COVERAGE]['null']:.3f}."
+            ]
+    return [*lines, *words]
 
 
 def verdict(mine: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
@@ -246,25 +238,28 @@ def page(results: dict[str, Any], before: float) -> str:
         f"and {load():.1f} after.",
     ]
     for seconds in sorted({float(name.split("/")[2].removesuffix(" s")) for name in results}):
-        for part in PARTS:
-            pairs = PAIRS.get(part, ())
-            if part == "many" and len(group(results, "mnist", "gan", seconds)) > 3:
-                body = many_seeds(results, seconds)
-            elif any(group(results, data, theirs, seconds) for data in DATA_SETS for _, theirs in pairs):
-                body = compared(results, part, seconds)
-            else:
-                continue
-            text += ["", f"## {TITLES[part]}, {seconds:g} s of process time", "", *body]
+        for title, pair in PAIRS.items():
+            if any(all(group(results, data, model, seconds) for model in pair) for data in DATA_SETS):
+                text += ["", f"## {title}, {seconds:g} s", "", *compared(results, pair, seconds)]
+        if len(group(results, "mnist", "gan", seconds)) > FEW:
+            text += ["", f"## many, {seconds:g} s", "", *many_seeds(results, seconds)]
     return "\n".join(text) + "\n"
+
+
+def part_of(text: str) -> tuple[str, float]:
+    """`gan:480` as a part and its seconds."""
+    part, _, seconds = text.partition(":")
+    if part not in (*PAIRS, "many"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(PAIRS)} and many, with seconds")
+    return part, float(seconds)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DATA")
-    parser.add_argument("parts", nargs="+", choices=PARTS)
-    parser.add_argument("--seconds", type=float, default=240.0)
+    parser.add_argument("parts", nargs="+", type=part_of, metavar="PART:SECONDS")
     parser.add_argument("--data", nargs="+", choices=DATA_SETS, default=list(DATA_SETS))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=FEW)
     parser.add_argument("--many", type=int, default=MANY, help="seeds of the part of that name")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
@@ -274,7 +269,7 @@ def main() -> int:
     kept = given.results / "images_quality.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     before = load()
-    runs = wanted(given.parts, given.seconds, given.data, given.seeds, given.many)
+    runs = wanted(given.parts, given.data, given.seeds, given.many)
     torch.set_num_threads(1)
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:
         waiting: dict[Future[tuple[dict[str, Any], Images]], Run] = {
