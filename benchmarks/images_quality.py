@@ -1,6 +1,6 @@
 """How good the images are that a model draws after so many seconds of one core, beside plain models.
 
-    OMP_NUM_THREADS=1 python benchmarks/images_quality.py DATA vae:240 gan:480 many:90
+    OMP_NUM_THREADS=1 python -m benchmarks.images_quality DATA vae:240 gan:480 many:90
 
 DATA holds images/mnist.npz and images/cifar10.npz (a part of CIFAR-10: 12,000 images), each with the arrays
 train [N, H, W] or [N, H, W, C], train_label, test, test_label. A part is given with the process time (user
@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from image_baselines import DCGAN, PlainVAE
-from machine import load, processor
 
+from benchmarks.image_baselines import DCGAN, PlainVAE
+from benchmarks.machine import load, processor
 from streamgen.images import classifier, pictures
 from streamgen.images.drawing import TOPIC, draw
 from streamgen.images.evaluation import evaluate
@@ -192,12 +192,12 @@ def verdict(mine: list[dict[str, Any]], other: list[dict[str, Any]]) -> str:
     found = []
     for figure, sign in ((FRECHET, -1.0), (COVERAGE, 1.0)):
         one, two = column(mine, figure), column(other, figure)
-        ratio = (one.mean() / two.mean()) ** sign
-        apart = (sign * one).min() > (sign * two).max() or (sign * one).max() < (sign * two).min()
-        word = ("better" if ratio > 1.0 else "worse") + (
-            " in every seed" if apart else ", but the seeds' ranges meet"
-        )
-        found.append(f"{figure} {word} ({ratio:.2f} ×)")
+        of_mine, of_other = sign * one, sign * two
+        word = "better" if of_mine.mean() > of_other.mean() else "worse"
+        apart = of_mine.min() > of_other.max() or of_mine.max() < of_other.min()
+        clause = "in every seed" if apart else "on average, but the seeds' ranges meet"
+        ratio = f" ({(one.mean() / two.mean()) ** sign:.2f} ×)" if one.mean() and two.mean() else ""
+        found.append(f"{figure} {word} {clause}{ratio}")
     return "; ".join(found)
 
 
@@ -229,7 +229,7 @@ def page(results: dict[str, Any], before: float) -> str:
     text = [
         "# Images: quality after equal time",
         "",
-        "Made by `python benchmarks/images_quality.py`; its docstring says what is measured. The Fréchet",
+        "Made by `python -m benchmarks.images_quality`; its docstring says what is measured. The Fréchet",
         "distance is in the features of a small classifier that learned these images, per feature, in its",
         "deviations: **never compare it with published FIDs**. Less of it is better, and more of the",
         "others; mean ± deviation over the seeds.",
