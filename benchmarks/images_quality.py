@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -234,7 +235,7 @@ def page(results: dict[str, Any], before: float) -> str:
         "deviations: **never compare it with published FIDs**. Less of it is better, and more of the",
         "others; mean ± deviation over the seeds.",
         "",
-        f"{processor()}, one thread of torch, lowest priority; load average {before:.1f} before "
+        f"{processor()}, one thread of torch, niceness {os.nice(0)}; load average {before:.1f} before "
         f"and {load():.1f} after.",
     ]
     for seconds in sorted({float(name.split("/")[2].removesuffix(" s")) for name in results}):
