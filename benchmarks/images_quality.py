@@ -221,7 +221,7 @@ def many_seeds(results: dict[str, Any], seconds: float) -> list[str]:
         "|---:|---:|---|---:|---|",
         f"| {len(runs)} | {len(failures)} | {low_to_high[0]} | {coverage.min() / coverage.max():.2f} "
         f"| {low_to_high[1]} |",
-        *(f"- {failure}" for failure in failures),
+        *(f"\n- {failure}" for failure in failures),
     ]
 
 

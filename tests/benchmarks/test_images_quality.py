@@ -62,7 +62,7 @@ def test_the_least_coverage_stands_beside_the_best_and_failures_are_told() -> No
     results[Run("mnist", "gan", 600.0, 0).name] = runs((0.1, 0.9))[0]  # another length of training
     *_, row, failure = many_seeds(results, 60.0)
     assert row == "| 3 | 1 | 0.200, 0.500, 0.800 | 0.25 | 1.000, 2.000, 3.000 |"
-    assert failure == "- collapsed"
+    assert failure == "\n- collapsed"
 
 
 def test_a_page_has_what_was_run_and_no_more() -> None:
