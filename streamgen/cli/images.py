@@ -122,8 +122,8 @@ def fit(
     if outcome.failure is not None:
         _say(f"{outcome.failure} Went back to the checkpoint of step {outcome.step} in {state}, and ended.")
         _say("Try a smaller model.learning_rate, or another --seed.")
-    else:
-        _say(f"done: step {outcome.step}, in {state}")
+        raise typer.Exit(1)
+    _say(f"done: step {outcome.step}, in {state}")
 
 
 def sample(

@@ -32,6 +32,19 @@ def quick(tmp_path: Path, name: str = "gan") -> Path:
     return file
 
 
+def test_a_training_that_collapses_ends_with_an_exit_code(
+    bars: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([None, "collapsed: its images are all alike"])
+    monkeypatch.setattr("streamgen.images.watch.Watch.look", lambda self, model: next(looks))
+    state = tmp_path / "state"
+    fit = ("images", "fit", bars, "--state", state, "--config", quick(tmp_path), "--every", 2)
+    code, _, said = cli(*fit)
+    assert code == 1
+    assert f"Went back to the checkpoint of step 2 in {state}, and ended." in said
+    assert "done" not in said
+
+
 @pytest.mark.parametrize("name", ["gan", "vae"])
 def test_fit_sample_interpolate(bars: Path, tmp_path: Path, cli: Cli, name: str) -> None:
     (bars / "broken.png").write_bytes(b"\x89PNG")
