@@ -8,8 +8,7 @@ likelihood, encoder and marginals in closed form. Training: truncated back-propa
 window, one Adam step (Kingma & Ba 2015) a window.
 
 Shapes: B steps whose distributions are computed in one call, T steps of a window, D features, H hidden units
-of a layer (or the dense one's own number, E), S of all recurrent layers, K latent dimensions, C time
-features, F = H + 2D + C.
+of a layer, S of all recurrent layers, K latent dimensions, C time features, F = H + 2D + C.
 """
 
 from __future__ import annotations

@@ -224,7 +224,8 @@ def test_generated_sequences_have_the_streams_spread_and_are_a_function_of_the_s
 
 def test_forecasts_of_a_learner_that_is_too_sure_fan_out() -> None:
     """Of a walk whose steps keep their sign for a while, a network that hardly learns is right one step
-    ahead, and far too sure of sixteen: the fan mends that."""
+    ahead, and far too sure of sixteen: the fan mends that. The forecasts that are judged begin in every phase
+    of those whiles: every 37th record."""
     noise = np.random.default_rng(0)
     drift_N = np.repeat(noise.normal(size=200), 20)
     value_N1 = np.cumsum(drift_N + 0.5 * noise.normal(size=4000))[:, None]
@@ -233,17 +234,17 @@ def test_forecasts_of_a_learner_that_is_too_sure_fan_out() -> None:
         model = StreamAE(Settings(learning_rate=1e-6), 1, WindowConfig(), "cpu")
         slab, clock, inside = Slab({**model.fields(), **Clock.FIELDS}), Clock(WindowConfig()), []
         model.start(slab, slab.add(), ME)
-        row_N = np.zeros(40, dtype=np.int64)
-        for n in range(0, 4000, 40):
+        row_N = np.zeros(37, dtype=np.int64)
+        for n in range(0, 4000 - 37, 37):
             if n >= 2000:
                 drawn_ST = model.generate(slab, 0, ME, 16, 100, n)[:, :, 0]
                 low_T, high_T = np.quantile(drawn_ST, [0.1, 0.9], axis=0)
                 came_T = value_N1[n : n + 16, 0]
                 inside.append((low_T <= came_T) & (came_T <= high_T))
-            ticks = clock.advance(slab, row_N, np.arange(n, n + 40) * 60_000)
-            model.run(slab, row_N, value_N1[n : n + 40], ticks, [ME])
+            ticks = clock.advance(slab, row_N, np.arange(n, n + 37) * 60_000)
+            model.run(slab, row_N, value_N1[n : n + 37], ticks, [ME])
         return float(np.mean(inside))
 
-    assert covered() == pytest.approx(0.8, abs=0.07)
+    assert covered() == pytest.approx(0.8, abs=0.1)
     with patch("streamgen.models.fan.due", return_value=False):
         assert covered() < 0.6
