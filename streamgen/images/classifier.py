@@ -71,6 +71,8 @@ def learn(images_NHWC: Images, label_N: Ints | None, seed: int, iterations: int 
     """
     import torch
 
+    from streamgen.models.pixels import to_minmax
+
     checked_images("training", images_NHWC)
     if len(images_NHWC) < FEWEST:
         raise InputError(f"{len(images_NHWC)} images teach a classifier nothing: give at least {FEWEST}.")
@@ -93,7 +95,7 @@ def learn(images_NHWC: Images, label_N: Ints | None, seed: int, iterations: int 
             images, label_B = images_NHWC[batch], label_N[batch]
             if turned:
                 images, label_B = _turned(images, rng.integers(TURNS, size=len(batch)))
-            said_BK = network(_pixels(images))[0]
+            said_BK = network(to_minmax(images))[0]
             optimiser.zero_grad()
             torch.autograd.backward(torch.nn.functional.cross_entropy(said_BK, torch.from_numpy(label_B)))
             optimiser.step()
@@ -162,17 +164,11 @@ def _turned(images_BHWC: Images, turns_B: Ints) -> tuple[Images, Ints]:
     return np.stack([np.rot90(image, turn) for image, turn in pairs]), turns_B.astype(np.int64)
 
 
-def _pixels(images_BHWC: Images) -> torch.Tensor:
-    """[B, C, H, W] from −1 to 1."""
-    import torch
-
-    pixels = torch.from_numpy(np.ascontiguousarray(images_BHWC)).permute(0, 3, 1, 2)
-    return pixels.float() / 127.5 - 1.0
-
-
 def _parts(images_NHWC: Images) -> Iterator[torch.Tensor]:
+    from streamgen.models.pixels import to_minmax
+
     for first in range(0, len(images_NHWC), _AT_ONCE):
-        yield _pixels(images_NHWC[first : first + _AT_ONCE])
+        yield to_minmax(images_NHWC[first : first + _AT_ONCE])
 
 
 def _features(network: torch.nn.Module, images_NHWC: Images) -> Floats:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
-
-from pydantic import ValidationError
 
 from streamgen.config import WindowConfig
 from streamgen.errors import ConfigError
 from streamgen.models import river, rvae, stream_ae, stream_ae_full
 from streamgen.models.online import OnlineModel
 from streamgen.models.settings import ModelSettings
+from streamgen.models.validated import validated
 
 
 def _stream_ae(settings: stream_ae.Settings, features: int, window: WindowConfig, device: str) -> OnlineModel:
@@ -50,25 +48,9 @@ def without_idle(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validated(model: Mapping[str, Any]) -> ModelSettings:
-    name = model.get("name", "stream_ae")
-    if name not in _MODELS:
-        near = difflib.get_close_matches(str(name), _MODELS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.name: there is no model {name!r}{hint} Known: {', '.join(_MODELS)}.")
-    kind, _ = _MODELS[name]
-    try:
-        return kind.model_validate(dict(model))
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors():
-            if not problem["loc"]:  # of several settings together: it names them
-                problems.append(f"model.{problem['ctx']['error']}")
-                continue
-            key = ".".join(str(part) for part in problem["loc"])
-            near = difflib.get_close_matches(key, kind.model_fields, n=1)
-            hint = f" (did you mean {near[0]}?)" if near and key not in kind.model_fields else ""
-            problems.append(f"model.{key}: {problem['msg']}{hint}")
-        raise ConfigError("; ".join(problems) + f". Settings of {name}: docs/models.md.") from None
+    return validated(
+        {name: kind for name, (kind, _) in _MODELS.items()}, model.get("name", "stream_ae"), model
+    )
 
 
 def build(model: Mapping[str, Any], features: int, window: WindowConfig, device: str) -> OnlineModel:
@@ -76,6 +58,6 @@ def build(model: Mapping[str, Any], features: int, window: WindowConfig, device:
 
     Raises `ConfigError` for an unknown model or setting.
     """
-    validated = settings(model)
-    _, make = _MODELS[validated.name]  # type: ignore[attr-defined]
-    return make(validated, features, window, device)
+    chosen = settings(model)
+    _, make = _MODELS[chosen.name]  # type: ignore[attr-defined]
+    return make(chosen, features, window, device)

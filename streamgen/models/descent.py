@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from streamgen.models.image_parts import Activation
 from streamgen.models.pixels import Normalisation
+from streamgen.models.schedule import Schedule, share
 
 
 class BatchSettings(BaseModel):
@@ -44,9 +45,7 @@ class BatchSettings(BaseModel):
         "adam", description="How a gradient moves the weights; gd takes that of all images."
     )
     learning_rate: float = Field(0.001, gt=0, le=10, description="The optimiser's step size.")
-    schedule: Literal["constant", "warmup", "inverse_sqrt", "cosine"] = Field(
-        "warmup", description="How the step size changes with the number of steps."
-    )
+    schedule: Schedule = Field("warmup", description="How the step size changes with the number of steps.")
     warm_up: int = Field(200, ge=1, description="Steps over which it grows, unless constant.")
     weight_decay: float = Field(
         0.01, ge=0, le=10, description="adamw: decay of the weights, times the step size."
@@ -105,11 +104,16 @@ class Descent:
         if self.moved:
             self.updates += 1
             for group in self._optimiser.param_groups:
-                group["lr"] = self._rate(self.updates)
+                group["lr"] = self.rate(self.updates)
             self._optimiser.step()
         else:
             self.skipped += 1
         self._optimiser.zero_grad(set_to_none=True)
+
+    def rate(self, step: int) -> float:
+        """η of the `step`-th update, from 1."""
+        now = self.settings
+        return now.learning_rate * share(now.schedule, step, now.warm_up, now.steps)
 
     def state(self) -> dict[str, Tensor]:
         """The moments by weight, and the counts."""
@@ -130,18 +134,6 @@ class Descent:
                 self._optimiser.state[weight] = {
                     key.rpartition(".")[2]: state[key].to(weight.device, copy=True) for key in keys
                 }
-
-    def _rate(self, step: int) -> float:
-        """η of the `step`-th update, from 1."""
-        rate, ramp = self.settings.learning_rate, step / self.settings.warm_up
-        if self.settings.schedule == "constant":
-            return rate
-        if self.settings.schedule == "inverse_sqrt":
-            return rate * min(ramp, 1.0 / math.sqrt(ramp))
-        if self.settings.schedule == "cosine":
-            done = min(1.0, step / self.settings.steps)
-            rate *= 0.5 * (1.0 + math.cos(math.pi * done))
-        return rate * min(1.0, ramp)
 
 
 def average(mean: nn.Module, newest: nn.Module, decay: float, updates: int) -> None:

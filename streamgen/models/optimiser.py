@@ -31,6 +31,7 @@ from torch import Tensor
 
 from streamgen.models import averaging
 from streamgen.models.online import Learner
+from streamgen.models.schedule import share
 from streamgen.models.settings import ModelSettings
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
@@ -122,12 +123,8 @@ class Optimiser:
 
     def rate(self, step: int) -> float:
         """η of the `step`-th update, from 1."""
-        rate, ramp = self.settings.learning_rate, step / self.settings.warm_up
-        if self.settings.schedule == "constant":
-            return rate
-        if self.settings.schedule == "warmup":
-            return rate * min(1.0, ramp)
-        return rate * min(ramp, 1.0 / math.sqrt(ramp))
+        now = self.settings
+        return now.learning_rate * share(now.schedule, step, now.warm_up)
 
     def step(self, slab: Slab, row: int, gradient_P: Tensor) -> bool:
         """Update the row in place. Return False, and change nothing, when the gradient or the update is not

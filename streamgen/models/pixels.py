@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 Normalisation = Literal["none", "minmax", "standard", "robust", "whitening"]
+_CPU = torch.device("cpu")
 _LEAST = 1.0  # grey levels: images of one colour have no spread to divide by
 
 
@@ -72,7 +73,7 @@ class Units(nn.Module):
         return torch.einsum("bchw,cd->bdhw", image_BCHW - self.shift_C[:, None, None], self.map_CC)
 
 
-def to_minmax(images_BHWC: NDArray[np.uint8], device: torch.device) -> Tensor:
+def to_minmax(images_BHWC: NDArray[np.uint8], device: torch.device = _CPU) -> Tensor:
     """Pixels to [B, C, H, W] in −1 … 1."""
     image_BCHW = torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(device).permute(0, 3, 1, 2)
     return image_BCHW.float() / 127.5 - 1.0

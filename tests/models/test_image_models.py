@@ -173,7 +173,7 @@ def test_the_schedules(schedule: str, rates: list[float]) -> None:
         {"name": "gan", "schedule": schedule, "learning_rate": 1, "warm_up": 4, "steps": 16}
     )
     descent = Descent(torch.nn.Linear(1, 1), settings, (0.9, 0.99))
-    assert [descent._rate(step) for step in (1, 2, 4, 16)] == pytest.approx(rates)
+    assert [descent.rate(step) for step in (1, 2, 4, 16)] == pytest.approx(rates)
 
 
 def test_a_layers_gain_is_its_weights_and_biases_start_at_nothing() -> None:
