@@ -69,15 +69,17 @@ def read_between(tail: Tail, topic: str, between: Bounds) -> Iterator[RawBatch]:
                 "the topic was made anew, or has lost them."
             )
         tail.begin(source, first)
-        _check_gap(source, first, tail.position(source))
-        while (position := tail.position(source)) < end:
-            grown = tail.poll(0.2)
-            _check_gap(source, position, grown.gaps.get(source, position))
-            for raw in grown.batches:
-                kept = int(np.searchsorted(raw.offset_N, end))
-                if kept:
-                    yield rows(raw, 0, kept)
-        tail.stop(source)
+        try:
+            _check_gap(source, first, tail.position(source))
+            while (position := tail.position(source)) < end:
+                grown = tail.poll(0.2)
+                _check_gap(source, position, grown.gaps.get(source, position))
+                for raw in grown.batches:
+                    kept = int(np.searchsorted(raw.offset_N, end))
+                    if kept:
+                        yield rows(raw, 0, kept)
+        finally:  # or the next poll would give what nobody asks for any more
+            tail.stop(source)
 
 
 def _check_gap(source: TopicPartition, needed: int, first: int) -> None:

@@ -7,6 +7,7 @@ the same when it is read again between its offsets.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -15,7 +16,7 @@ import structlog
 from streamgen.between import read_between
 from streamgen.config import ImagesConfig
 from streamgen.encode import add_dead_letter
-from streamgen.errors import LogGap
+from streamgen.errors import InputError, LogGap
 from streamgen.images.checkpoint import Cut, Round
 from streamgen.images.source import Look
 from streamgen.images.topic import Decoded
@@ -23,7 +24,9 @@ from streamgen.kafka.tail import Tail
 from streamgen.records import OutputBatch, Reason, TopicPartition
 from streamgen.state.folder import Folder
 
-AT_ONCE = 500  # records of a partition that are read in one look
+AT_ONCE = 100  # records of a partition that are read in one look: large images take a quarter second each
+MOST_SKIPPED = 50  # records that are no images, for each image of a batch
+PIECE = 2**24  # bytes of dead letters that go out in one transaction
 PLAN = "plan.json"
 log = structlog.get_logger()
 
@@ -72,13 +75,16 @@ class Collecting:
         self._at = dict(begin)
         self.look = look
         self.left = dict.fromkeys(begin, 0)  # records of each partition that were not looked at
+        self._told = False
         self.decoded: Decoded | None = None if plan else Decoded(look, size, alike=True)
 
     def __len__(self) -> int:
         return 0 if self.decoded is None else len(self.decoded.images)
 
     def look_on(self) -> bool:
-        """Read on in each partition, and say whether there was something."""
+        """Read on in each partition, and say whether there was something.
+
+        Raises `InputError` when next to nothing is an image: a round would never come."""
         decoded, more = self.decoded, False
         if decoded is None:
             return False
@@ -88,7 +94,23 @@ class Collecting:
             decoded.take(read_between(self._tail, self._topic, {number: (at, until)}))
             self._at[number], self.left[number] = until, end - until
             more |= until > at
+        self._check(decoded)
         return more
+
+    def _check(self, decoded: Decoded) -> None:
+        images, skipped = len(decoded.images), len(decoded.skipped)
+        if skipped <= max(images, AT_ONCE):
+            return
+        first = next(iter(decoded.skipped.values()))
+        if skipped > MOST_SKIPPED * self._batch:
+            raise InputError(
+                f"{skipped} of {skipped + images} records of {self._topic} cannot be learned, the first of "
+                f"them since: {first}. Name a topic of images, or set images.size, if they have several "
+                "sizes."
+            )
+        if not self._told:
+            log.warning("most records cannot be learned", images=images, skipped=skipped, first=first)
+            self._told = True
 
     def plan(self) -> Plan | None:
         """The batch, when there are enough images; or what was planned before."""
@@ -100,28 +122,47 @@ class Collecting:
         return self._plan
 
 
-def dead_letters(
-    tail: Tail, config: ImagesConfig, cut: Cut, one: Round
-) -> list[tuple[OutputBatch, list[Reason]]]:
-    """What was no image, as it came, with the reason, for each partition.
+@dataclass(frozen=True, slots=True)
+class Letters:
+    """Dead letters of one transaction with their reasons, and the offsets that it commits, by partition."""
 
-    What retention has removed meanwhile is lost, and said to be."""
+    batches: list[OutputBatch]
+    reasons: list[Reason]
+    ends: dict[int, int]
+
+
+def dead_letters(
+    tail: Tail, config: ImagesConfig, cut: Cut, one: Round, done: Mapping[int, int]
+) -> Iterator[Letters]:
+    """What was no image, as it came, with the reason, in pieces that memory and a transaction can hold.
+
+    The offsets `done` are committed, and what lies before them is out. The last piece reaches to the ends of
+    the cut. What retention has removed meanwhile is lost, and said to be."""
     why: dict[int, dict[int, str]] = defaultdict(dict)
     for place, reason in one.skipped.items():
-        number, _, offset = place.partition("@")
-        why[int(number)][int(offset)] = reason
-    letters = []
+        number, offset = map(int, place.split("@"))
+        if offset >= done.get(number, 0):
+            why[number][offset] = reason
+    piece, size = Letters([], [], {}), 0
     for partition, reasons in sorted(why.items()):
-        batch, found = OutputBatch(TopicPartition(config.dlq_topic, partition), [], [], [], []), []
+        target = TopicPartition(config.dlq_topic, partition)
+        piece.batches.append(OutputBatch(target, [], [], [], []))
         between = {partition: (min(reasons), max(reasons) + 1)}
         try:
             for raw in read_between(tail, cut.topic, between):
                 for n, offset in enumerate(raw.offset_N.tolist()):
-                    if offset in reasons:
-                        reason = Reason.MALFORMED if raw.value[n] else Reason.EMPTY
-                        add_dead_letter(batch, raw, n, reason, reasons[offset])
-                        found.append(reason)
+                    if offset not in reasons:
+                        continue
+                    bytes_now = len(raw.value[n] or b"")
+                    if size and size + bytes_now > PIECE:
+                        yield piece
+                        piece, size = Letters([OutputBatch(target, [], [], [], [])], [], {}), 0
+                    reason = Reason.MALFORMED if raw.value[n] else Reason.EMPTY
+                    add_dead_letter(piece.batches[-1], raw, n, reason, reasons[offset])
+                    piece.reasons.append(reason)
+                    piece.ends[partition] = offset + 1
+                    size += bytes_now
         except LogGap as error:
             log.warning("records that are no images cannot be dead-lettered", reason=str(error))
-        letters.append((batch, found))
-    return letters
+    piece.ends.update({number: end for number, (_, end) in cut.between.items()})
+    yield piece

@@ -46,7 +46,7 @@ from streamgen.images.checkpoint import Manifest, Round, newest, write
 from streamgen.images.collecting import PLAN, Collecting, Plan, dead_letters
 from streamgen.images.judging import distances
 from streamgen.images.source import Images, Look
-from streamgen.images.topic import read_cut
+from streamgen.images.topic import Decoded, read_cut
 from streamgen.images.training import Progress, Training, check_model
 from streamgen.kafka.tail import Tail
 from streamgen.kafka.transport import Transport
@@ -123,16 +123,18 @@ class Rounds:
                 return
             if self._collecting is None:
                 self._collecting = self._opened()
-            elif not self._collecting.look_on():
+            elif not self._beside(self._collecting.look_on):
                 self._poll(IDLE_S)
+            self._heed()
             self._tell(self._collecting)
             if (plan := self._collecting.plan()) is not None:
-                self._round(plan, self._collecting)
-                self._collecting = None
+                # Whatever ends the round: what was done of it is looked up, and not done on top of itself.
+                collecting, self._collecting = self._collecting, None
+                self._round(plan, collecting)
             self._failures = 0
             self._health.broker(True)
         except _Halted:
-            log.info("the round is left as it is")
+            log.info("what is under way is left as it is")
             self._collecting = None
         except LogGap:
             if self._config.on_log_gap == "fail":
@@ -169,6 +171,9 @@ class Rounds:
                 "images.store."
             )
         check_model(settings(self._config.model).model_dump(mode="json"), manifest.model, self._folder)
+        colours, height, width = manifest.shape
+        look = self._look.model_copy(update={"colours": "grey" if colours == 1 else "colour"})
+        self._check_look(manifest, look)
         begin = {number: end for number, (_, end) in manifest.cut.between.items()}
         if manifest.cut.topic_id not in ("", topic_id):
             self._gap(f"The topic {self.topic} was deleted and made again since the last batch", None)
@@ -180,8 +185,6 @@ class Rounds:
                 self._gap(f"{self.topic}-{number} has no records before offset {least} any more, and those "
                           f"from {begin[number]} on come next", least - begin[number])  # fmt: skip
             begin[number] = max(begin.get(number, least), least)
-        colours, height, width = manifest.shape
-        look = self._look.model_copy(update={"colours": "grey" if colours == 1 else "colour"})
         number = manifest.round.number + 1
         return Collecting(
             self._tail,
@@ -193,6 +196,18 @@ class Rounds:
             number,
             (height, width),
         )
+
+    def _check_look(self, manifest: Manifest, look: Look) -> None:
+        """Images that are made into others than the model's would all be skipped."""
+        for name, wanted, has in (
+            ("size", self._look.size, manifest.look["size"]),
+            ("colours", self._look.colours, look.colours),
+        ):
+            if wanted not in (has, "auto"):
+                raise StateError(
+                    f"images.{name} is {wanted}, and what is in {self._folder} was learned with {has}: set "
+                    "it to that, or choose another images.store."
+                )
 
     def _gap(self, what: str, records: int | None) -> None:
         if self._config.on_log_gap == "fail":
@@ -221,19 +236,21 @@ class Rounds:
         folder, found = self._folder.inside(ROUND), newest(self._folder)
         before = None if found is None else found[1]
         plan.write(folder)
-        decoded = collecting.decoded or read_cut(self._tail, plan.cut, collecting.look, plan.size)
-        images_NHWC = decoded.source(plan.cut).images_NHWC
-        held_out = slice(HELD_OUT - 1, None, HELD_OUT)
-        learned_N = [n for n in range(len(images_NHWC)) if n % HELD_OUT != HELD_OUT - 1]
-        log.info("a round begins", round=plan.number, images=len(images_NHWC), of=str(plan.cut))
         began = self._clock()
 
-        def made() -> tuple[Training, float, float | None]:
+        def made() -> tuple[Decoded, Training, float, float | None]:
+            decoded = collecting.decoded or read_cut(
+                self._tail, plan.cut, collecting.look, plan.size, self._heed
+            )
+            images_NHWC = decoded.source(plan.cut).images_NHWC
+            held_out = slice(HELD_OUT - 1, None, HELD_OUT)
+            learned_N = [n for n in range(len(images_NHWC)) if n % HELD_OUT != HELD_OUT - 1]
+            log.info("a round begins", round=plan.number, images=len(images_NHWC), of=str(plan.cut))
             training = self._trained(images_NHWC[learned_N], plan, collecting.look, folder, before)
             new, old = distances(training, before, images_NHWC[learned_N], images_NHWC[held_out])
-            return training, new, old
+            return decoded, training, new, old
 
-        training, new, old = self._beside(made)
+        decoded, training, new, old = self._beside(made)
         taken = found is None or old is None or new <= old
         skipped = {f"{number}@{offset}": why for (number, offset), why in decoded.skipped.items()}
         one = Round(plan.number, taken, new, old, skipped)
@@ -245,7 +262,7 @@ class Rounds:
         manifest = replace(manifest, cut=plan.cut, round=one)
         write(self._folder, manifest, state)
         if taken:
-            self._folder.write("samples.png", [folder.read(f"samples-{training.step:09d}.png")])
+            self._folder.write("samples.png", [training.samples()])
         seconds = self._clock() - began
         log.info("a round ended", round=plan.number, taken=taken, distance=round(new, 4),
                  before=None if old is None else round(old, 4), seconds=round(seconds, 1))  # fmt: skip
@@ -259,8 +276,7 @@ class Rounds:
 
         def tell(progress: Progress) -> None:
             self._metrics.trained(self.topic, progress.step, progress.losses)
-            if self._halt.is_set():
-                raise _Halted
+            self._heed()
 
         # Noise and order of a round are its own.
         digest = hashlib.blake2b(f"{self._seed}/{plan.number}".encode(), digest_size=8).digest()
@@ -287,6 +303,10 @@ class Rounds:
                 raise
         return made_one.result()
 
+    def _heed(self) -> None:
+        if self._halt.is_set():
+            raise _Halted
+
     def _beat(self) -> None:
         try:
             self._poll(0.0)
@@ -306,12 +326,18 @@ class Rounds:
             for source, end in ends.items()
         ):
             return
-        letters = dead_letters(self._tail, self._config, cut, one)
-        began = self._clock()
-        self._transport.publish([batch for batch, _ in letters], ends, {self.topic: cut.topic_id})
-        self._metrics.transaction(self._clock() - began)
-        for _, reasons in letters:
-            for reason in reasons:
+        done = {
+            source.partition: place.offset
+            for source, place in known.items()
+            if place is not None and is_of(place, cut.topic_id)
+        }
+        pieces = dead_letters(self._tail, self._config, cut, one, done)
+        while (piece := self._beside(lambda: next(pieces, None))) is not None:
+            ends = {TopicPartition(self.topic, number): end for number, end in piece.ends.items()}
+            began = self._clock()
+            self._transport.publish(piece.batches, ends, {self.topic: cut.topic_id})
+            self._metrics.transaction(self._clock() - began)
+            for reason in piece.reasons:
                 self._metrics.dead_lettered(self.topic, reason)
 
     # --- the group

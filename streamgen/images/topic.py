@@ -6,7 +6,7 @@ the same order whenever it is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from streamgen.between import read_between
@@ -66,10 +66,17 @@ def begun_with(folder: Folder, topic: str) -> Cut | None:
     return cut if cut is not None and cut.topic == topic else None
 
 
-def read_cut(tail: Tail, cut: Cut, look: Look, size: tuple[int, int] | None = None) -> Decoded:
+def read_cut(
+    tail: Tail,
+    cut: Cut,
+    look: Look,
+    size: tuple[int, int] | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> Decoded:
     """The images of a part of a topic, and what is none, or has not the `size` [H, W] that is asked for.
 
-    Raises `LogGap` when the topic does not have all of its records any more.
+    `between` is called after each part that was read: what it raises ends the reading. Raises `LogGap` when
+    the topic does not have all of its records any more.
     """
     if cut.topic_id and tail.topic_id(cut.topic) != cut.topic_id:
         raise LogGap(
@@ -77,5 +84,7 @@ def read_cut(tail: Tail, cut: Cut, look: Look, size: tuple[int, int] | None = No
             "begin anew with what there is, in another folder."
         )
     decoded = Decoded(look, size)
-    decoded.take(read_between(tail, cut.topic, cut.between))
+    for raw in read_between(tail, cut.topic, cut.between):
+        decoded.take([raw])
+        between()
     return decoded

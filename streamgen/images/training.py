@@ -153,9 +153,12 @@ class Training:
         self.model.load(state)
         self.watch.load(dict(self.manifest.watched), self.model)
 
+    def samples(self) -> bytes:
+        """A PNG with images that the model draws, always from the same noise."""
+        return pictures.grid(draw(self.model, self.manifest.seed, ACROSS * ACROSS), ACROSS)
+
     def _draw(self) -> None:
-        shown = draw(self.model, self.manifest.seed, ACROSS * ACROSS)
-        self.folder.write(f"samples-{self.step:09d}.png", [pictures.grid(shown, ACROSS)])
+        self.folder.write(f"samples-{self.step:09d}.png", [self.samples()])
         title = f"{self.model.name}, {self.manifest.images} images"
         self.folder.write("losses.png", [pictures.losses(self.manifest.history, title)])
 

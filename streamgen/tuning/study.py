@@ -147,8 +147,12 @@ class Study:
         deadline: float,
         report: Report,
     ) -> bool:
-        """Try those that were not tried; whether all were before `deadline` (`time.monotonic`)."""
+        """Try those that were not tried; whether all were before `deadline` (`time.monotonic`).
+
+        A call that goes on finishes the first that it begins: or a slow one would be begun by every call, and
+        what is behind it never."""
         known = {_key(one.choice) for one in self.tried()}
+        finished = not known
         for choice in choices:
             if _key(choice) in known:
                 continue
@@ -156,10 +160,11 @@ class Study:
                 return False
             report(_text(settings_of(choice)))
             try:
-                self._try(trial, choice, settings_of(choice), seeds, deadline)
+                self._try(trial, choice, settings_of(choice), seeds, deadline if finished else math.inf)
             except _TimeIsUp:
                 return False
             known.add(_key(choice))
+            finished = True
         return True
 
     def close(self) -> None:

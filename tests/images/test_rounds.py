@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,16 @@ from memory_rig import Ticking
 from torch import Tensor
 
 from streamgen.config import Config
-from streamgen.errors import ConfigError, LogGap, StateError
+from streamgen.errors import ConfigError, InputError, LogGap, StateError
 from streamgen.health import Health
-from streamgen.images import judging, rounds
+from streamgen.images import collecting, judging, rounds
 from streamgen.images.checkpoint import Manifest, existing, newest
 from streamgen.images.rounds import Rounds
 from streamgen.images.source import Look
+from streamgen.images.topic import Decoded
 from streamgen.images.training import Training
 from streamgen.metrics import ImageMetrics
-from streamgen.records import TopicPartition
+from streamgen.records import OutputBatch, TopicPartition
 from streamgen.state.folder import open_folder
 from streamgen.testing import Crash, Fault, MemoryLog, MemoryTail, MemoryTransport
 
@@ -131,6 +134,40 @@ def test_what_is_no_image_is_dead_lettered_once_with_the_offsets(rig: Rig) -> No
     assert len(rig.log.records("in.dlq", 1)) == 3
 
 
+@pytest.mark.parametrize("fault", [None, Fault.ABORT, Fault.UNKNOWN_COMMITTED, Fault.UNKNOWN_LOST])
+def test_many_dead_letters_go_out_in_pieces(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fault: Fault | None
+) -> None:
+    monkeypatch.setattr(collecting, "PIECE", 100)
+    for n in range(60):
+        rig.log.append("in", b"%03d" % n + 17 * b"x", None, 0, n % 2)
+    rig.send(BATCH)
+    transport = rig.transport(None, fault)
+    sizes, publish = [], transport.publish
+
+    def noted(outputs: Sequence[OutputBatch], *given: Any) -> None:
+        sizes.append(sum(map(len, outputs)))
+        publish(outputs, *given)
+
+    monkeypatch.setattr(transport, "publish", noted)
+    turn(rig.learner(transport), 10)
+    assert max(sizes) == 5
+    for number in (0, 1):
+        letters = rig.log.records("in.dlq", number)
+        assert [letter.value[:3] for letter in letters if letter.value] == [
+            b"%03d" % n for n in range(number, 60, 2)
+        ]
+    assert rig.committed() == {0: 97, 1: 63}
+
+
+def test_a_topic_of_something_else_is_named(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "MOST_SKIPPED", 2)
+    for n in range(3 * BATCH):
+        rig.log.append("in", b"{}", None, 0, n % 2)
+    with pytest.raises(InputError, match="300 of 300 records of in cannot be learned, the first of them"):
+        turn(rig.learner(), 10)
+
+
 def test_a_gan_learns_on_too(rig: Rig) -> None:
     gan = {"name": "gan", "width": 4, "latent": 2, "batch": 8, "steps": 4}
     rig.send(BATCH)
@@ -166,7 +203,10 @@ def test_a_commit_that_fails_is_made_again(rig: Rig, fault: Fault) -> None:
     turn(rig.learner(rig.transport(fault)), 8)
     manifest, _ = rig.model()
     assert manifest.round is not None
-    assert manifest.round.number == 1
+    # The round is not made again on top of itself.
+    assert (manifest.round.number, manifest.step, manifest.round.distance_before) == (1, 4, None)
+    taken = {"topic": "in", "outcome": "taken"}
+    assert rig.metrics.registry.get_sample_value("streamgen_images_rounds_total", taken) == 1
     assert rig.committed() == {0: 68, 1: 33}
     assert len(rig.log.records("in.dlq", 0)) == 1
 
@@ -201,6 +241,51 @@ def test_a_round_that_is_broken_off_has_the_same_images_and_bits(
     (one, state), (other, same) = rig.model(), whole.model()
     assert (one.round, one.cut, one.checksum) == (other.round, other.cut, other.checksum)
     assert all((state[name] == same[name]).all() for name in state)
+
+
+def test_reading_a_batch_again_keeps_the_group(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large images take minutes to decode: who does not poll for as long is put out of the group."""
+    rig.send(BATCH)
+    monkeypatch.setattr(Training, "run", lambda *given: (_ for _ in ()).throw(Killed))
+    with pytest.raises(Killed):
+        turn(rig.learner())
+    monkeypatch.undo()
+    monkeypatch.setattr(rounds, "BEAT_S", 0.01)
+    learner, beats, polled = rig.learner(), list[int](), list[int]()
+    read, beat = rounds.read_cut, learner._beat
+
+    def slowly(*given: Any) -> Decoded:
+        deadline = time.monotonic() + 10
+        while len(beats) < 3 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        polled.append(len(beats))
+        return read(*given)
+
+    monkeypatch.setattr(rounds, "read_cut", slowly)
+    monkeypatch.setattr(learner, "_beat", lambda: (beats.append(1), beat()))
+    monkeypatch.setattr(judging, "ITERATIONS", 5)
+    turn(learner, 2)
+    assert polled
+    assert polled[0] >= 3
+    assert rig.model()[0].round is not None
+
+
+def test_a_batch_whose_partition_is_lost_while_it_is_read_is_left(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.send(BATCH)
+    transport = rig.transport()
+    learner = turn(rig.learner(transport), 1)
+    assert learner._collecting is not None
+
+    def slowly() -> bool:
+        transport.lose(FIRST)
+        assert learner._halt.wait(10)
+        return True
+
+    monkeypatch.setattr(learner._collecting, "look_on", slowly)
+    turn(learner)
+    assert newest(open_folder(rig.folder)) is None
 
 
 def test_a_model_that_is_worse_is_not_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,3 +431,8 @@ def test_other_settings_are_refused_in_the_same_folder(rig: Rig) -> None:
     with pytest.raises(StateError, match=r"model.width"):
         turn(rig.learner(model=MODEL | {"width": 8}))
     turn(rig.learner(model=MODEL | {"steps": 6}))
+    with pytest.raises(StateError, match=r"images.size is 32, and what is in .* was learned with None"):
+        turn(rig.learner(size=32))
+    with pytest.raises(StateError, match=r"images.colours is colour, and .* learned with grey"):
+        turn(rig.learner(colours="colour"))
+    turn(rig.learner(colours="grey"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streamgen.errors import InputError, LogGap
+from streamgen.errors import BrokerUnavailable, InputError, LogGap
 from streamgen.images.checkpoint import Cut
 from streamgen.images.source import Look, Source
 from streamgen.images.topic import begun_with, read_cut
@@ -47,6 +47,24 @@ def cut(log: MemoryLog, first: tuple[int, int], end: tuple[int, int]) -> Cut:
 
 def read(tail: MemoryTail, part: Cut) -> Source:
     return read_cut(tail, part, OWN).source(part)
+
+
+def test_a_read_that_broke_off_leaves_nothing_to_the_next(
+    log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = MemoryTail(log, 2)
+    poll, polls = tail.poll, iter(range(2))
+
+    def failing(timeout_s: float = 0.0) -> Grown:
+        if next(polls, None) == 1:
+            raise BrokerUnavailable("no answer")
+        return poll(timeout_s)
+
+    monkeypatch.setattr(tail, "poll", failing)
+    with pytest.raises(BrokerUnavailable):
+        read(tail, cut(log, (0, 0), (6, 0)))
+    found = read_cut(tail, cut(log, (0, 0), (0, 6)), OWN)
+    assert {partition for partition, _ in found.images} == {1}
 
 
 def test_the_images_are_those_between_the_offsets_in_their_order(log: MemoryLog) -> None:

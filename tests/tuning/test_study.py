@@ -164,6 +164,35 @@ def test_the_time_ends_it_and_the_rest_is_tried_later(
     assert len(outcome.tried) == 6
 
 
+def test_a_choice_that_is_longer_than_the_time_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Known):
+        """The first layer's choice takes ten times as long as the others."""
+
+        now = 0.0
+
+        def __call__(self, settings: Mapping[str, Any], seed: int, /) -> Iterator[Point | None]:
+            for point in super().__call__(settings, seed):
+                if point is not None:
+                    self.now += 10.0 if settings == {"hidden": 8} else 1.0
+                yield point
+
+        def monotonic(self) -> float:
+            return self.now
+
+    trial, varied = Slow({}), factors("hidden=8", "layers=2", "dof=3.0")
+    for module in ("study", "compare"):
+        monkeypatch.setattr(f"streamgen.tuning.{module}.time", trial)
+    said = []
+    for _ in range(3):
+        outcome, tried = gone(tmp_path, trial, varied, seconds=4.5 * PARTS)
+        said.append(tried)
+    assert said == [["as it is", "hidden 8"], ["hidden 8"], ["layers 2", "dof 3.0"]]
+    assert not outcome.complete
+    assert len(outcome.tried) == 3
+
+
 def test_no_time_at_all_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"give more of it \(--budget\)"):
         gone(tmp_path, Known({}), factors(*GRID), seconds=0)
