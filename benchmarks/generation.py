@@ -14,7 +14,7 @@ prior: each goes on from a record that the learner kept, which is not part of it
   generated ones, and against one another (`streamgen.evaluation.evaluate`): the figure is the difference.
   Below 500 windows it is inconclusive, and called so.
 
-A finished run of a series and a seed is kept in generation.json and not made again.
+A finished run of a series, a seed and a protocol is kept in generation.json and not made again.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +89,21 @@ def drawn_after(value_ND: Floats, name: str, seed: int, count: int) -> tuple[Flo
     return model.sequences(slab, 0, me).sample(T, count, seed), cost
 
 
-def run(data: Path, name: str, seed: int) -> dict[str, Any]:
-    """Both protocols, one series, one seed."""
+def fields(data: Path, name: str, seed: int) -> dict[str, Any]:
+    """The field's protocol, one series, one seed."""
     value_ND = read(data, name)
     real_NTD = cut(value_ND, T, 1)
-    drawn_NTD, found = drawn_after(value_ND, name, seed, len(real_NTD))
-    result: dict[str, Any] = {"cost": found, "field's": {}}
+    drawn_NTD, cost = drawn_after(value_ND, name, seed, len(real_NTD))
+    judged = {}
     for figure, judge in FIELDS.items():
-        result["field's"][figure] = judge(real_NTD, drawn_NTD, seed)
-        print(name, seed, figure, result["field's"][figure], flush=True)
+        judged[figure] = judge(real_NTD, drawn_NTD, seed)
+        print(name, seed, figure, judged[figure], flush=True)
+    return {"cost": cost, "field's": judged}
+
+
+def held_out(data: Path, name: str, seed: int) -> dict[str, Any]:
+    """The held-out protocol, one series, one seed."""
+    value_ND = read(data, name)
     first = int(0.8 * len(value_ND))
     later_KTD = cut(value_ND[first:], T, T)
     drawn_KTD, _ = drawn_after(value_ND[:first], name, seed, len(later_KTD))
@@ -105,9 +112,11 @@ def run(data: Path, name: str, seed: int) -> dict[str, Any]:
         return {HELD_OUT: discriminative_score(real, drawn, judge_seed)}
 
     (figure,) = evaluate(later_KTD, drawn_KTD, seeds=5, measures=(judged,))
-    result["held out"] = {"windows": len(later_KTD), "low": figure.low, "high": figure.high}
-    result["held out"]["difference"] = figure.value - figure.null
-    return result
+    found = {"windows": len(later_KTD), "low": figure.low, "high": figure.high}
+    return {"held out": {**found, "difference": figure.value - figure.null}}
+
+
+PROTOCOLS = {"field's": fields, "held out": held_out}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -124,12 +133,12 @@ def table(results: dict[str, Any]) -> str:
             values = np.array([one["field's"][figure] for one in runs])
             published = PUBLISHED.get((name, figure), "–")
             lines.append(f"| {name} | field's | {figure} | {told(values)} | {len(runs)} | {published} |")
-        out = [one["held out"] for one in runs]
-        few = "" if out[0]["windows"] >= CONCLUSIVE else f", inconclusive ({out[0]['windows']} windows)"
-        values = np.array([one["difference"] for one in out])
-        lines.append(
-            f"| {name} | held out | {HELD_OUT} less its null{few} | {told(values)} | {len(runs)} | – |"
-        )
+        if out := [one["held out"] for one in runs if "held out" in one]:
+            few = "" if out[0]["windows"] >= CONCLUSIVE else f", inconclusive ({out[0]['windows']} windows)"
+            values = np.array([one["difference"] for one in out])
+            lines.append(
+                f"| {name} | held out | {HELD_OUT} less its null{few} | {told(values)} | {len(out)} | – |"
+            )
         for figure in ("CPU ms a record", "MiB a learner"):
             values = np.array([one["cost"][figure] for one in runs])
             lines.append(f"| {name} | | {figure} | {told(values)} | {len(runs)} | |")
@@ -151,11 +160,11 @@ def main() -> int:
     kept = given.results / "generation.json"
     results = json.loads(kept.read_text()) if kept.exists() else {}
     before = load()
-    for name in given.series:
-        for seed in given.seeds:
-            if f"{name}/{seed}" not in results:
-                results[f"{name}/{seed}"] = run(given.data, name, seed)
-                kept.write_text(json.dumps(results, indent=1) + "\n")
+    for (protocol, judged), name, seed in product(PROTOCOLS.items(), given.series, given.seeds):
+        one = results.setdefault(f"{name}/{seed}", {})
+        if protocol not in one:
+            one |= judged(given.data, name, seed)
+            kept.write_text(json.dumps(results, indent=1) + "\n")
     text = (
         "# Generation: what one pass over a series is worth\n\n"
         "Made by `python benchmarks/generation.py DATA`; its docstring says what is measured. "

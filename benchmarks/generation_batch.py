@@ -36,7 +36,7 @@ def drawn_after_batch(value_ND: Floats, seed: int, count: int) -> Floats:
     """[count, T, D] windows of a learner that had all windows from its first update on."""
     me = Learner(seed=seed, topic=NAME, key=None)
     window = WindowConfig(length=T, stride=1)
-    settings = Settings(**SETTINGS | {"reservoir": len(value_ND)})
+    settings = Settings(**SETTINGS | {"reservoir": len(value_ND), "recent": 0.0})
     model = RVAE(settings, value_ND.shape[1], window, "cpu")
     slab = Slab({**model.fields(), **Clock.FIELDS})
     model.start(slab, slab.add(), me)

@@ -95,6 +95,9 @@ class Settings(CautiousSettings):
         0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from."
     )
     reservoir: int = Field(1024, ge=0, description="full: past windows kept; 0: none.")
+    recent: float = Field(
+        0.5, ge=0, le=1, description="full: share of past windows in a minibatch that are drawn by recency."
+    )
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(32, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
@@ -113,10 +116,10 @@ class Settings(CautiousSettings):
         idle = super().idle()
         if self.preset != "full":
             idle |= dict.fromkeys(
-                ("reservoir", "updates", "batch", "joint", "joint_share"), f"preset: {self.preset}"
+                ("reservoir", "recent", "updates", "batch", "joint", "joint_share"), f"preset: {self.preset}"
             )
         elif not self.reservoir:
-            idle["batch"] = "reservoir: 0"
+            idle |= dict.fromkeys(("batch", "recent"), "reservoir: 0")
         return idle | ({} if self.kl_weight else dict.fromkeys(("kl_annealing", "free_bits"), "kl_weight: 0"))
 
 
@@ -143,8 +146,8 @@ class RVAE:
         }
         self.windowed = Windowed(
             self.name, settings, window_fields, window.stride or window.length,
-            reservoir=settings.reservoir if full else 0, updates=settings.updates if full else 1,
-            batch=settings.batch, ema=settings.ema,
+            reservoir=settings.reservoir if full else 0, recent=settings.recent,
+            updates=settings.updates if full else 1, batch=settings.batch, ema=settings.ema,
         )  # fmt: skip
         self._quantiles = Quantiles(settings.dof)
 

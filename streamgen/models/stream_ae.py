@@ -102,6 +102,9 @@ class Settings(CautiousSettings):
     burn_in: int = Field(16, ge=1, le=1024, description="full: records before a window that renew its state.")
     ema: float = Field(0.995, ge=0, lt=1, description="full: decay of the averaged weights.")
     reservoir: int = Field(1024, ge=0, description="full: past windows kept; 0: none.")
+    recent: float = Field(
+        0.5, ge=0, le=1, description="full: share of past windows in a minibatch that are drawn by recency."
+    )
     updates: int = Field(2, ge=1, le=100, description="full: updates a window.")
     batch: int = Field(8, ge=1, le=4096, description="full: windows of a minibatch, the newest among them.")
 
@@ -118,8 +121,8 @@ class Settings(CautiousSettings):
         idle = super().idle()
         if self.preset == "full":
             idle["latent"] = "preset: full"
-            return idle | ({} if self.reservoir else {"batch": "reservoir: 0"})
-        of_full = ("components", "burn_in", "ema", "reservoir", "updates", "batch")
+            return idle | ({} if self.reservoir else dict.fromkeys(("batch", "recent"), "reservoir: 0"))
+        of_full = ("components", "burn_in", "ema", "reservoir", "recent", "updates", "batch")
         return idle | dict.fromkeys(of_full, f"preset: {self.preset}")
 
 

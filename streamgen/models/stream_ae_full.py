@@ -72,7 +72,7 @@ class StreamAEFull:
         }
         self.windowed = Windowed(
             self.name, settings, window_fields, window.stride or window.length, reservoir=settings.reservoir,
-            updates=settings.updates, batch=settings.batch, ema=settings.ema,
+            recent=settings.recent, updates=settings.updates, batch=settings.batch, ema=settings.ema,
         )  # fmt: skip
         self._quantiles = Quantiles(settings.dof)
 

@@ -38,6 +38,7 @@ class Windowed:
         stride: int,
         *,
         reservoir: int,
+        recent: float,
         updates: int,
         batch: int,
         ema: float,
@@ -45,7 +46,7 @@ class Windowed:
         self._model, self._window, self._stride = model, dict(window), stride
         self._updates, self._batch, self._ema = updates, batch, ema
         self.length = next(iter(self._window.values())).shape[0]
-        self.reservoir = Reservoir(model, reservoir, window)
+        self.reservoir = Reservoir(model, reservoir, recent, window)
         self._optimiser = Optimiser(settings)
 
     def fields(self, size: int) -> dict[str, Field]:
