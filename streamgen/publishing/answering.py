@@ -59,7 +59,7 @@ class Answering(ABC):
         self._to_open: set[TopicPartition] = set()
         self._waiting = Waiting(parse)
         self._drawing = ThreadPoolExecutor(1, "drawing")
-        self._paused = False
+        self._paused: set[TopicPartition] = set()
         self._outbox = Outbox(transport, metrics, clock)
         self._failures = 0  # publishes that failed in a row
         self._joined = False  # the group has said which partitions are this process's
@@ -151,10 +151,12 @@ class Answering(ABC):
         for source, first in polled.gaps.items():
             log.warning("requests were removed before they were read", source=str(source), first=first)
             self._transport.seek(source, first)
-        full = len(self._waiting) > MAX_QUEUED
-        if full != self._paused:
-            (self._transport.pause if full else self._transport.resume)(self._owned)
-            self._paused = full
+        full = {source for source in self._owned if self._waiting.count(source) > MAX_QUEUED}
+        if full - self._paused:
+            self._transport.pause(full - self._paused)
+        if self._paused - full:
+            self._transport.resume(self._paused - full)
+        self._paused = full
 
     def _open(self) -> None:
         """Go on where the group's last answer was committed, or at the first request that there is."""
@@ -165,8 +167,6 @@ class Answering(ABC):
             self._transport.seek(source, max(committed.offset, first) if committed and known else first)
             self._to_open.discard(source)
             self._owned.add(source)
-            if self._paused:
-                self._transport.pause([source])
 
     def _drop(self, gone: Iterable[TopicPartition]) -> None:
         """Another publisher's now: what of it is not committed is answered there."""
@@ -175,6 +175,7 @@ class Answering(ABC):
             return
         self._owned -= gone
         self._to_open -= gone
+        self._paused -= gone
         self._waiting.drop(gone)
         self._outbox.drop(gone)
 

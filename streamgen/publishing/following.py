@@ -15,7 +15,7 @@ import numpy as np
 import structlog
 
 from streamgen.config import InputConfig
-from streamgen.errors import RetryError
+from streamgen.errors import BrokerUnavailable, RetryError
 from streamgen.formats.decode import Decoder
 from streamgen.kafka.tail import Tail
 from streamgen.learners.results import chosen
@@ -55,6 +55,7 @@ class Followed:
         self._led: OrderedDict[str | None, _Led] = OrderedDict()
         self._next_offset: int | None = None  # that the tail gives; None: it is not read
         self._why = ""  # it is not
+        self._is_dark = False  # the checkpoint is known, and no broker says from where on to read
         self._passed_over: Checkpoint | None = None  # of a topic that is gone
 
     @property
@@ -64,11 +65,17 @@ class Followed:
         return self._next_offset
 
     def take(self, checkpoint: Checkpoint | None) -> None:
-        """The newest checkpoint, None: there is none any more. The same one again changes nothing."""
-        if checkpoint is self.checkpoint or (checkpoint and checkpoint is self._passed_over):
+        """The newest checkpoint, None: there is none any more. The same one again changes nothing.
+
+        Raises `BrokerUnavailable` when its partition cannot be read: try again. Until then `end` raises it.
+        """
+        if checkpoint is self.checkpoint and not self._is_dark:
+            return
+        if checkpoint and checkpoint is self._passed_over:
             return
         before, self.checkpoint = self.checkpoint, checkpoint
         self._led.clear()
+        self._is_dark = False
         if checkpoint is None:
             self._stop("")
             return
@@ -94,7 +101,7 @@ class Followed:
         try:
             self._begin(checkpoint)
         except RetryError:
-            self.checkpoint = None  # not half taken: the next time it is new
+            self._next_offset, self._is_dark = None, True
             raise
 
     def _begin(self, checkpoint: Checkpoint) -> None:
@@ -134,6 +141,8 @@ class Followed:
 
     def end(self) -> int:
         """The partition's end as it is now. Raises `BrokerUnavailable`."""
+        if self._is_dark:
+            raise BrokerUnavailable(f"{self.source} could not be read from where its checkpoint stands.")
         return 0 if self._next_offset is None else self._tail.end(self.source)
 
     def reached(self, end: int) -> bool:

@@ -87,7 +87,11 @@ class Publisher(Answering):
         for source in newest.keys() - self.followed.keys():
             self.followed[source] = Followed(source, self._tail, self._device)
         for source, followed in self.followed.items():
-            followed.take(newest.get(source))
+            if self._clock() >= self._unreadable.get(source, 0.0):
+                try:
+                    followed.take(newest.get(source))
+                except BrokerUnavailable as error:
+                    self._leave(source, error)
         self._feed(0.0)
 
     def _feed(self, timeout_s: float) -> None:
@@ -112,11 +116,13 @@ class Publisher(Answering):
         try:
             return until.reached(followed)
         except BrokerUnavailable as error:
-            log.warning(
-                "requests of an input wait until it is readable", source=str(source), reason=str(error)
-            )
-            self._unreadable[source] = self._clock() + LOOK_S
+            self._leave(source, error)
             return False
+
+    def _leave(self, source: TopicPartition, error: BrokerUnavailable) -> None:
+        """One input that is not readable holds up no other."""
+        log.warning("requests of an input wait until it is readable", source=str(source), reason=str(error))
+        self._unreadable[source] = self._clock() + LOOK_S
 
     def _wait(self) -> None:
         self._feed(READ_S)

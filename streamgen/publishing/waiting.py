@@ -56,6 +56,10 @@ class Waiting:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
+    def count(self, source: TopicPartition) -> int:
+        """How many wait in a partition."""
+        return len(self._queues.get(source, ()))
+
     def add(self, raw: RawBatch) -> None:
         """Requests as they came."""
         queue = self._queues.setdefault(raw.source, deque())
@@ -81,4 +85,6 @@ class Waiting:
         if not queue or queue[0] is not asked:
             return False
         queue.popleft()
+        # The others come first now: a turn may have time for one answer only.
+        self._queues[asked.raw.source] = self._queues.pop(asked.raw.source)
         return True

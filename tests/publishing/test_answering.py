@@ -383,19 +383,20 @@ def test_an_end_that_runs_away_is_not_run_after(rig: Rig, monkeypatch: pytest.Mo
     assert len(rig.generated()) == 10
 
 
+@pytest.mark.parametrize("what", ["begin", "position", "end"])
 def test_an_input_that_is_not_readable_holds_up_no_others_requests(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     rig.send(100, "c", partition=1)
     rig.learn(OTHER)
-    end, dark = MemoryTail.end, True
+    asked, dark = getattr(MemoryTail, what), True
 
-    def maybe(tail: MemoryTail, source: TopicPartition) -> int:
+    def maybe(tail: MemoryTail, source: TopicPartition, *given: int) -> Any:
         if dark and source == OTHER:
             raise BrokerUnavailable("no leader")
-        return end(tail, source)
+        return asked(tail, source, *given)
 
-    monkeypatch.setattr(MemoryTail, "end", maybe)
+    monkeypatch.setattr(MemoryTail, what, maybe)
     publishing = rig.publisher()
     for number, key in enumerate("cac"):
         rig.ask(to=0, **ASKED | {"key": key, "correlation_id": f"0-{number}"})
@@ -412,6 +413,60 @@ def test_an_input_that_is_not_readable_holds_up_no_others_requests(
     turn(publishing, 10)
     assert sorted(ids()) == ["0-0", "0-1", "0-2", "1-0", "1-1"]
     assert len(rig.generated()) == 50
+    assert rig.refused() == []
+
+
+def test_many_requests_that_wait_stop_no_other_partitions_from_being_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answering, "MAX_QUEUED", 5)
+    rig.send(100, "c", partition=1)
+    rig.learn(OTHER)
+    end = MemoryTail.end
+
+    def dark(tail: MemoryTail, source: TopicPartition) -> int:
+        if source == OTHER:
+            raise BrokerUnavailable("no leader")
+        return end(tail, source)
+
+    monkeypatch.setattr(MemoryTail, "end", dark)
+    publishing = rig.publisher()
+    for _ in range(20):
+        rig.ask(to=0, **ASKED | {"key": "c"})
+    turn(publishing, 5)
+    for number in range(8):
+        rig.ask(to=1, **ASKED | {"correlation_id": f"1-{number}"})
+    turn(publishing, 10)
+    answered = {headers(record)["streamgen_correlation_id"] for record in rig.generated()}
+    assert answered == {f"1-{number}" for number in range(8)}
+    monkeypatch.undo()
+    rig.clock.sleep(answering.LOOK_S)
+    turn(publishing, 30)
+    assert len(rig.generated()) == 28 * 2 * 5
+
+
+def test_slow_answers_are_given_in_turn(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn may have time for one answer alone: the partitions' first requests come one after the other."""
+    rig.send(100, "c", partition=1)
+    rig.learn(OTHER)
+    publishing = rig.publisher()
+    drawn = publishing._drawn
+
+    def slowly(draw: Any) -> Any:
+        rig.clock.sleep(2 * answering.TURN_S)
+        return drawn(draw)
+
+    monkeypatch.setattr(publishing, "_drawn", slowly)
+    for number in range(3):
+        rig.ask(to=0, **ASKED | {"correlation_id": f"0-{number}"})
+        rig.ask(to=1, **ASKED | {"key": "c", "correlation_id": f"1-{number}"})
+    order: list[str] = []
+    for _ in range(12):
+        turn(publishing, 1)
+        now = {headers(one)["streamgen_correlation_id"] for one in rig.generated()}
+        order += sorted(now - set(order))
+    assert sorted(order) == ["0-0", "0-1", "0-2", "1-0", "1-1", "1-2"]
+    assert [one[0] for one in order] in (["0", "1"] * 3, ["1", "0"] * 3)
 
 
 def test_who_draws_for_long_stays_in_the_group(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
