@@ -63,17 +63,17 @@ def read_between(tail: Tail, topic: str, between: Bounds) -> Iterator[RawBatch]:
         if first == end:
             continue
         source = TopicPartition(topic, number)
-        if tail.end(source) < end:
-            raise InputError(
-                f"{source} ends at offset {tail.end(source)}, and its records up to {end} are needed: "
-                "the topic was made anew, or has lost them."
-            )
+        _check_end(tail, source, end)
         tail.begin(source, first)
         try:
-            _check_gap(source, first, tail.position(source))
+            if (begun := tail.position(source)) > first:
+                raise _gone(source, first, begun)
             while (position := tail.position(source)) < end:
                 grown = tail.poll(0.2)
-                _check_gap(source, position, grown.gaps.get(source, position))
+                if source in grown.gaps:
+                    raise _gone(source, position, grown.gaps[source])
+                if not grown.batches:
+                    _check_end(tail, source, end)
                 for raw in grown.batches:
                     kept = int(np.searchsorted(raw.offset_N, end))
                     if kept:
@@ -82,9 +82,19 @@ def read_between(tail: Tail, topic: str, between: Bounds) -> Iterator[RawBatch]:
             tail.stop(source)
 
 
-def _check_gap(source: TopicPartition, needed: int, first: int) -> None:
-    if first > needed:
-        raise LogGap(
-            f"{source} has no records before offset {first} any more, and those from {needed} on are needed: "
-            "begin anew with what there is, in another folder."
+def _check_end(tail: Tail, source: TopicPartition, end: int) -> None:
+    now = tail.end(source)
+    if now < end:
+        raise InputError(
+            f"{source} ends at offset {now}, and its records up to {end} are needed: the topic was made "
+            "anew, or has lost them."
         )
+
+
+def _gone(source: TopicPartition, needed: int, first: int) -> LogGap:
+    """`first`: from where on there are records now; below `needed`, they are others."""
+    what = f"has no records before offset {first} any more" if first > needed else "was cut, or made anew"
+    return LogGap(
+        f"{source} {what}, and those from {needed} on are needed: begin anew with what there is, in another "
+        "folder."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -73,7 +74,7 @@ class KafkaTail:
         with translated(f"reading {source}"):
             partition = ClientPartition(*source)
             # Asked before it is assigned: one that is, and has no position, ends the next poll.
-            first = self._consumer.beginning_offsets([partition], timeout_ms=ANSWER_TIMEOUT_MS)[partition]
+            first = self._consumer.beginning_offsets([partition], timeout_ms=END_TIMEOUT_MS)[partition]
             # Assigning anew drops no position of the others.
             self._consumer.assign([*(self._consumer.assignment() - {partition}), partition])
             self._consumer.seek(partition, max(offset, first))
@@ -89,6 +90,8 @@ class KafkaTail:
                 polled = self._consumer.poll(timeout_ms=max(int(timeout_s * 1000), 1))
             except errors.OffsetOutOfRangeError as error:
                 return Grown([], self._begin_again(error.args[0]))
+            except errors.LogTruncationError as error:
+                return Grown([], self._begin_again(error.divergent_offsets))
         batches = [
             _raw_batch(TopicPartition(*theirs), records) for theirs, records in polled.items() if records
         ]
@@ -96,7 +99,10 @@ class KafkaTail:
 
     def position(self, source: TopicPartition) -> int:
         with translated(f"reading {source}"):
-            position: int = self._consumer.position(ClientPartition(*source))
+            try:
+                position: int = self._consumer.position(ClientPartition(*source))
+            except errors.LogTruncationError:
+                raise BrokerUnavailable(f"{source} was cut at its end: looking where it is.") from None
         return position
 
     def end(self, source: TopicPartition) -> int:
@@ -114,8 +120,8 @@ class KafkaTail:
     def close(self) -> None:
         self._consumer.close()
 
-    def _begin_again(self, positions: dict[Any, int]) -> dict[TopicPartition, int]:
-        """Retention was faster than this reader."""
+    def _begin_again(self, positions: Iterable[Any]) -> dict[TopicPartition, int]:
+        """Retention was faster than this reader, or the log was cut, or made anew, before its place."""
         first = self._consumer.beginning_offsets(list(positions), timeout_ms=ANSWER_TIMEOUT_MS)
         for partition in positions:
             self._consumer.seek(partition, first[partition])

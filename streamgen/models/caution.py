@@ -18,6 +18,7 @@ from pydantic import Field
 
 from streamgen.models.online import Scores
 from streamgen.models.optimiser import OptimiserSettings
+from streamgen.models.span import Span
 from streamgen.records import Floats
 
 WIDTHS = 1.0  # a Gaussian's central 90 % and as much on either side: five deviations
@@ -36,11 +37,13 @@ class CautiousSettings(OptimiserSettings):
     def cautious(self) -> bool:
         return self.learn_anomalies != "yes"
 
-    def taught(self, scores: Scores, n: int, value_D: Floats) -> Floats:
-        """[D] what is learned of the anomalous record n. Where there was no interval, a value is itself."""
+    def taught(self, scores: Scores, n: int, value_D: Floats, span: Span) -> Floats:
+        """[D] what is learned of the anomalous record n. Where there was no interval, a value is itself; one
+        that is clipped is a value that the stream may have, or its grid would be lost for good."""
         if self.learn_anomalies == "skip":
             return np.full_like(value_D, np.nan)
         low_D, high_D = scores.low_ND[n], scores.high_ND[n]
         beyond_D = WIDTHS * (high_D - low_D)
         clipped_D = np.clip(value_D, low_D - beyond_D, high_D + beyond_D)
+        clipped_D = np.where(clipped_D == value_D, value_D, span.on_grid(clipped_D[None])[0])
         return np.where(np.isfinite(beyond_D), clipped_D, value_D)

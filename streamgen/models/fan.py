@@ -83,5 +83,13 @@ def observe(slab: Slab, row: int, value_D: Floats, there_D: Bools, pause: int = 
     np.clip(fan_2, -MOST, MOST, out=fan_2)
 
 
+def drop(slab: Slab, row: int) -> None:
+    """The stream broke off: what was forecast will not come. The next one is as far off as it would have
+    been, or a stream of short bursts would have little else."""
+    left = int(slab.host("fan_left")[row])
+    if left > 0:
+        slab.host("fan_left")[row] = -(left + int(slab.host("fan_pause")[row]))
+
+
 def _far(step: int, ahead: int) -> float:
     return math.log(min(step, ahead)) / math.log(ahead)

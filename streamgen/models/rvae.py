@@ -196,7 +196,9 @@ class RVAE:
                 anomalous = heed is not None and heed(scores, n)
                 if ticks.late_N[n]:
                     continue
-                value_D = self.settings.taught(scores, n, value_ND[n]) if anomalous else value_ND[n]
+                value_D = value_ND[n]
+                if anomalous:
+                    value_D = self.settings.taught(scores, n, value_D, Span.of(slab, row))
                 if learn and not anomalous:
                     stretch.observe(slab, row, gradient_D)
                 complete = self._advance(slab, row, value_D, time_NC[n])

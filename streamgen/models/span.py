@@ -102,7 +102,7 @@ class Span(NamedTuple):
                 break
             again_BD = one.some(torch.from_numpy(out_B).to(y_BD.device)).draw(noise)
             value_BD[out_B] = self.on_grid(origin_BD[out_B] + unit_D * again_BD.cpu().numpy())
-        value_BD = self.nearest(value_BD, value_BD - origin_BD)
+        value_BD = self.on_grid(self.nearest(value_BD, value_BD - origin_BD))
         for lower, upper in zip(*(part.tolist() for part in pairs), strict=True):
             np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
         return value_BD

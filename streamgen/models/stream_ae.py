@@ -40,6 +40,7 @@ from streamgen.models.recurrent_t import Shape, carry, predict, window_loss
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Field as StateField
 from streamgen.models.slab import Slab
+from streamgen.models.span import Span
 from streamgen.models.units import Normalisation
 from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks, steady_times
@@ -199,7 +200,8 @@ class StreamAE:
         for n, row in enumerate(row_N.tolist()):
             self._optimiser.begin(slab, row)
             if ticks.broken_N[n]:
-                slab.host("window_fill")[row] = slab.host("fan_left")[row] = 0
+                slab.host("window_fill")[row] = 0
+                fan.drop(slab, row)
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 value_D = value_ND[n]
@@ -208,7 +210,7 @@ class StreamAE:
                 if ticks.late_N[n]:
                     continue
                 if anomalous:
-                    value_D = self.settings.taught(scores, n, value_D)
+                    value_D = self.settings.taught(scores, n, value_D, Span.of(slab, row))
                     record = self._record(slab, row, value_D, time_NC[n]).filled(scores.expected_ND[n])
                 if learn:
                     fan.observe(slab, row, value_D, ~np.isnan(value_D), PAUSE)

@@ -118,14 +118,16 @@ class StreamAEFull:
             self.windowed.begin(slab, row)
             if ticks.broken_N[n]:
                 self.windowed.begin_anew(slab, row)
-                slab.host("fan_left")[row] = 0
+                fan.drop(slab, row)
             # Units of a scale may underflow a quotient of huge values: it is bounded right after.
             with torch.inference_mode(), np.errstate(over="ignore"):
                 gradient_D = self._score(slab, row, value_ND[n], time_NC[n], scores, n)
                 anomalous = heed is not None and heed(scores, n)
                 if ticks.late_N[n]:
                     continue
-                value_D = self.settings.taught(scores, n, value_ND[n]) if anomalous else value_ND[n]
+                value_D = value_ND[n]
+                if anomalous:
+                    value_D = self.settings.taught(scores, n, value_D, Span.of(slab, row))
                 if learn and not anomalous:
                     stretch.observe(slab, row, gradient_D)
                 if learn:

@@ -95,6 +95,38 @@ def test_what_is_gone_is_an_error_also_when_it_goes_meanwhile(log: MemoryLog) ->
         read(MemoryTail(log), whole)
 
 
+@pytest.mark.parametrize(
+    ("gaps", "error", "said"),
+    [
+        (
+            {TopicPartition(TOPIC, 0): 0},
+            LogGap,
+            "photos-0 was cut, or made anew, and those from 5 on are needed",
+        ),
+        ({}, InputError, "photos-0 ends at offset 1, and its records up to 12 are needed"),
+    ],
+)
+def test_a_log_that_is_made_anew_while_it_is_read_gives_nothing_twice(
+    log: MemoryLog, gaps: dict[TopicPartition, int], error: type[Exception], said: str
+) -> None:
+    whole, given = cut(log, (0, 0), (12, 12)), []
+
+    class Remade(MemoryTail):
+        """Who stands beyond the end may be told, as by Kafka, that it goes on at the beginning."""
+
+        def poll(self, timeout_s: float = 0.0) -> Grown:
+            if given:
+                return Grown([], gaps)
+            given.append(super().poll(timeout_s))
+            log.delete_topic(TOPIC)
+            log.create_topic(TOPIC, 2)
+            log.append(TOPIC, image(1), partition=0)
+            return given[0]
+
+    with pytest.raises(error, match=said):
+        read(Remade(log, 5), whole)
+
+
 def test_offsets_that_hold_no_record_are_no_gap(log: MemoryLog) -> None:
     source = TopicPartition(TOPIC, 0)
     log.skip(source, 3)

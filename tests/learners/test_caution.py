@@ -10,6 +10,7 @@ import pytest
 from streamgen.config import InputConfig, WindowConfig
 from streamgen.learners.calibration import CAUTION_P, PATIENCE, SETTLED, Calibration
 from streamgen.learners.task import Results, Task
+from streamgen.models import span
 from streamgen.models.caution import CautiousSettings
 from streamgen.models.online import Scores
 from streamgen.models.slab import Slab
@@ -106,9 +107,25 @@ def test_taught_is_nothing_or_within_the_interval_and_as_much_on_either_side() -
     scores.low_ND[0], scores.high_ND[0] = [0.0, 0.0, np.nan], [2.0, 2.0, np.nan]
     value_D = np.array([9.0, -9.0, 5.0])
     clip, skip = (CautiousSettings(learn_anomalies=mode) for mode in ("clip", "skip"))  # type: ignore[arg-type]
-    assert clip.taught(scores, 0, value_D).tolist() == [4.0, -2.0, 5.0]
-    assert clip.taught(scores, 0, np.array([3.0, np.nan, 1.0])).tolist()[0] == 3.0
-    assert np.isnan(skip.taught(scores, 0, value_D)).all()
+    slab = Slab(span.fields(3))
+    seen = span.Span.of(slab, slab.add())
+    assert clip.taught(scores, 0, value_D, seen).tolist() == [4.0, -2.0, 5.0]
+    assert clip.taught(scores, 0, np.array([3.0, np.nan, 1.0]), seen).tolist()[0] == 3.0
+    assert np.isnan(skip.taught(scores, 0, value_D, seen)).all()
+    # A clipped value between two of a grid would be the end of the grid, for good.
+    for n in range(span.ENOUGH):
+        seen.observe(np.full(3, 0.75 * (n % 4)), np.full(3, np.nan))
+    assert clip.taught(scores, 0, value_D, seen).tolist() == [3.75, -2.25, 5.0]
+
+
+@pytest.mark.parametrize("mode", ["clip", "skip"])
+def test_decimals_of_a_stream_outlive_its_anomalies(mode: str) -> None:
+    value_ND = np.round(stream(400), 2)
+    value_ND[250] += 50
+    one = task("rvae full", mode)
+    one.process(columns(value_ND))
+    drawn = one.generate("k", 10, 20, 0)
+    assert (drawn == np.round(drawn, 2)).all()
 
 
 # --- the laws

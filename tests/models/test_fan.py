@@ -57,6 +57,25 @@ def test_what_is_missing_teaches_nothing_and_passes() -> None:
     )
 
 
+def test_a_break_costs_no_more_forecasts() -> None:
+    """A stream of short bursts would have nothing but forecasts that do not come true."""
+    slab = Slab({**fan.fields(A, 1), "updates": fan.Field(dtype="int64", fill=1.0)})
+    row, noise = slab.add(), np.random.default_rng(0)
+    fan.begin(slab, row, noise.normal(size=(fan.DRAWS, A, 1)), noise, 3)
+    pause = int(slab.host("fan_pause")[row])
+    assert pause > 0
+    fan.observe(slab, row, np.zeros(1), np.array([True]))
+    learned = slab.host("fan_2")[row].tolist()
+    records = 0
+    while not fan.due(slab, row):
+        if records % 3 == 0:
+            fan.drop(slab, row)
+        fan.observe(slab, row, np.full(1, 99.0), np.array([True]))
+        records += 1
+    assert records == A - 1 + pause
+    assert slab.host("fan_2")[row].tolist() == learned
+
+
 def test_none_is_due_before_the_learner_has_learned() -> None:
     slab = Slab({**fan.fields(A, 1), "updates": fan.Field(dtype="int64")})
     assert not fan.due(slab, slab.add())
