@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, errors
+from kafka.structs import TopicPartition as ClientPartition
 
 from streamgen.config import KafkaConfig
 from streamgen.errors import BrokerUnavailable, Fenced, OutcomeUnknown, PublishAborted, StopError
@@ -16,6 +17,7 @@ from streamgen.kafka import fastpath
 from streamgen.kafka import producer as producer_module
 from streamgen.kafka.broker import EmbeddedBroker
 from streamgen.kafka.client import client_settings
+from streamgen.kafka.tail import KafkaTail
 from streamgen.kafka.topics import NewTopic, create_topics
 from streamgen.records import OutputBatch
 from tests.integration.secured import read_committed_values
@@ -275,12 +277,8 @@ def test_metadata_without_the_topic_is_no_answer(rig: Rig, monkeypatch: pytest.M
         worker.topic_id(rig.input.topic)
 
 
-def test_a_topic_that_is_made_again_and_is_shorter_is_told_as_a_gap(rig: Rig) -> None:
-    """With the id of the new one, so that it can be told from a log that was cut."""
-    worker = rig.worker()
-    rig.join(worker)
-    rig.wait(lambda: rig.poll(worker).positions.get(rig.input) == 10)
-    before = worker.topic_id(rig.input.topic)
+def make_again(rig: Rig) -> None:
+    """The input, with one record."""
     with KafkaAdminClient(**client_settings(rig.config.kafka)) as admin:
         admin.delete_topics([rig.input.topic])
         rig.wait(lambda: rig.input.topic not in admin.list_topics())
@@ -288,6 +286,49 @@ def test_a_topic_that_is_made_again_and_is_shorter_is_told_as_a_gap(rig: Rig) ->
     feeder = producer_module.TransactionalProducer(rig.config.kafka, f"{rig.config.application_id}-feeder")
     feeder.publish([OutputBatch(rig.input, [0], [None], [b"new"], [[]])])
     feeder.close()
+
+
+def polled(tail: KafkaTail, seen: list[Any]) -> bool:
+    """Whether the newest poll has found a gap."""
+    try:
+        seen.append(tail.poll(0.1))
+    except BrokerUnavailable:  # while the topic is not there
+        return False
+    return bool(seen[-1].gaps)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_log_that_is_shorter_is_a_gap_to_a_reader_without_a_group(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, cut: bool
+) -> None:
+    tail, seen = KafkaTail(rig.config.kafka), list[Any]()
+    tail.begin(rig.input, 9)
+    rig.wait(lambda: seen.append(tail.poll(0.1)) or tail.position(rig.input) == 10)
+    if cut:  # as the client tells it after an unclean election, which one broker has not
+        here = ClientPartition(*rig.input)
+        told = iter([errors.LogTruncationError({here: None})])
+
+        def poll(**given: Any) -> Any:
+            if (error := next(told, None)) is not None:
+                raise error
+            return {}
+
+        monkeypatch.setattr(tail._consumer, "poll", poll)
+    else:
+        make_again(rig)
+    rig.wait(lambda: polled(tail, seen))
+    assert seen[-1].gaps == {rig.input: 0}
+    assert tail.position(rig.input) == 0
+    tail.close()
+
+
+def test_a_topic_that_is_made_again_and_is_shorter_is_told_as_a_gap(rig: Rig) -> None:
+    """With the id of the new one, so that it can be told from a log that was cut."""
+    worker = rig.worker()
+    rig.join(worker)
+    rig.wait(lambda: rig.poll(worker).positions.get(rig.input) == 10)
+    before = worker.topic_id(rig.input.topic)
+    make_again(rig)
     seen: list[Any] = []
     rig.wait(lambda: seen.append(rig.poll(worker)) or rig.input in seen[-1].gaps)
     assert seen[-1].gaps == {rig.input: 0}
