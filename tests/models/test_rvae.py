@@ -455,7 +455,7 @@ def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     """Weights, moments and averages; windows of 8 + 1 bytes a value and 4 a time feature; the axes."""
     light, full, joint = made()[1], made(**FULL, joint=0)[1], made(**FULL, joint=16)[1]
     window = T * (2 * 9 + 7 * 4)
-    assert full.bytes_per_learner - light.bytes_per_learner == 5 * window + 8
+    assert full.bytes_per_learner - light.bytes_per_learner == 5 * (window + 8) + 8
     # Of the record, the state, z and last steps; of three views of two features; of 2 × 54 outputs.
     assert joint.bytes_per_learner - full.bytes_per_learner == pytest.approx(
         4 * 4 * 16 * (8 + 3 * 2 + 2 + 6 + 1 + 108), rel=0.1

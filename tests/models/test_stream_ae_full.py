@@ -217,9 +217,10 @@ def test_a_gradient_that_is_not_finite_skips_the_update() -> None:
 
 
 def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
-    """A kept window's record: 8 + 1 bytes a value, 8 its swing, 4 a time feature, 4 a hidden unit."""
+    """A kept window's record: 8 + 1 bytes a value, 8 its swing, 4 a time feature, 4 a hidden unit; and 8 for
+    which window it is."""
     sizes = [made(reservoir=count)[1].bytes_per_learner for count in (5, 6)]
-    assert sizes[1] - sizes[0] == S * (2 * 17 + 7 * 4 + 8 * 4)
+    assert sizes[1] - sizes[0] == S * (2 * 17 + 7 * 4 + 8 * 4) + 8
 
 
 def test_from_the_prior_each_goes_on_from_a_window_that_was_kept() -> None:
