@@ -35,6 +35,7 @@ _COMPACTED = {
 AHEAD_MS = str(2**63 - 1)  # of a generated record's time before the broker's clock: no limit
 _DEFAULT_MESSAGE_BYTES = 1_048_588
 _OF_THE_INPUT = ("retention.ms", "message.timestamp.after.max.ms")
+KNOWN_AFTER_S = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,8 +317,12 @@ def _partition_counts(admin: Any, topics: Sequence[str]) -> dict[str, int | None
 def _settings(admin: Any, topic: str) -> dict[str, str]:
     """A topic's settings in force. Raises `PermissionDenied`."""
     resource = ConfigResource(ConfigResourceType.TOPIC, topic)
-    with translated(f"reading the settings of {topic}"):
-        found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+    for wait_s in (*KNOWN_AFTER_S, None):
+        with translated(f"reading the settings of {topic}"):
+            found = admin.describe_configs([resource], config_filter="all")["topic"][topic]
+        if found or wait_s is None:
+            break
+        time.sleep(wait_s)  # a broker may not know yet a topic that was just made
     if not found:  # every topic has some; the client keeps a refusal to itself
         raise PermissionDenied(
             f"This user may not read the settings of the topic {topic}: grant it DescribeConfigs on it."
