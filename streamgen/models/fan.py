@@ -14,17 +14,21 @@ no forecast, however wide. P is the longest pause between two forecasts, in wind
 they are, the more each teaches. The share is of a record's features; features that move together go on doing
 so, since κ is the same for all.
 
-Shapes: A records ahead, D features, M forecasts.
+Shapes: A records ahead, D features, M forecasts, C time features.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
+from streamgen.models.noise import generator
+from streamgen.models.online import Learner
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats
+from streamgen.windows import steady_times
 
 DRAWS = 64  # M
 RATE = 0.01
@@ -53,6 +57,28 @@ def widening(slab: Slab, row: int, step: int) -> float:
 def due(slab: Slab, row: int) -> bool:
     """Whether it is time for a forecast: none before the learner has learned."""
     return bool(slab.host("fan_left")[row] == 0 and slab.host("updates")[row] > 0)
+
+
+def forecast(
+    slab: Slab,
+    row: int,
+    name: str,
+    learner: Learner,
+    newest: int,
+    gap: float,
+    ahead: Callable[[np.random.Generator, Floats, int], Floats],
+    pause: int = 1,
+) -> None:
+    """Forecasts of the next A records, by which the fan is corrected when they are there.
+
+    The row's clock is at the end of the batch: the newest record's time and the usual step are given. `ahead`
+    draws [M, A, D] for times [A, C], with noise of the model `name`.
+    """
+    slab.host("fan_count")[row] += 1
+    made = int(slab.host("fan_count")[row])
+    noise = generator(learner.seed, learner.topic, learner.key, f"{name}.fan", made)
+    time_AC = steady_times(newest, np.arange(1, len(slab.host("fan_low_AD")[row]) + 1), gap)
+    begin(slab, row, ahead(noise, time_AC, DRAWS), noise, pause)
 
 
 def begin(slab: Slab, row: int, drawn_MAD: Floats, noise: np.random.Generator, pause: int = 1) -> None:

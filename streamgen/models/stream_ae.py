@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Literal, Self
 
@@ -226,7 +227,11 @@ class StreamAE:
                     scores.loss.append(loss)
                     scores.seconds.append(perf_counter() - began)
             if learn and fan.due(slab, row):
-                self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
+                with np.errstate(over="ignore", invalid="ignore"):
+                    fan.forecast(
+                        slab, row, self.name, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]),
+                        partial(self._ahead, slab, row), PAUSE,
+                    )  # fmt: skip
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -262,16 +267,6 @@ class StreamAE:
         newest, gap = int(slab.host("clock_newest")[row]), float(slab.host("clock_gap")[row])
         time_TC = steady_times(newest, np.arange(1, length + 1), gap)
         return self._ahead(slab, row, noise, time_TC, count, prior=kind == "prior")
-
-    def _forecast(self, slab: Slab, row: int, learner: Learner, newest: int, gap: float) -> None:
-        """Forecasts of the next T records, by which the fan is corrected when they are there. The row's clock
-        is at the end of the batch, so the newest record's time and the usual step are given."""
-        slab.host("fan_count")[row] += 1
-        made = int(slab.host("fan_count")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
-        time_TC = steady_times(newest, np.arange(1, self.T + 1), gap)
-        with np.errstate(over="ignore", invalid="ignore"):
-            fan.begin(slab, row, self._ahead(slab, row, noise, time_TC, fan.DRAWS), noise, PAUSE)
 
     def _ahead(
         self,

@@ -19,6 +19,7 @@ features, I inputs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -138,7 +139,11 @@ class StreamAEFull:
                     self.windowed.learn(slab, row, learners[row], scores, self.loss_and_gradient)
                 self._carry_anew(slab, row)
             if learn and fan.due(slab, row):
-                self._forecast(slab, row, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]))
+                with np.errstate(over="ignore"):
+                    fan.forecast(
+                        slab, row, self.name, learners[row], int(ticks.time_N[n]), float(ticks.gap_N[n]),
+                        partial(self._ahead, slab, row),
+                    )  # fmt: skip
         return scores
 
     def collect(self, slab: Slab, row: int) -> None:
@@ -178,17 +183,6 @@ class StreamAEFull:
     ) -> Likelihood:
         """See `OnlineModel.likelihood`. The latent is summed over, so this is no bound."""
         return one_step(self, slab, row, learner, value_ND, ticks)
-
-    def _forecast(self, slab: Slab, row: int, learner: Learner, newest: int, gap: float) -> None:
-        """Forecasts of the next T records, by which the fan is corrected when they are there. The row's clock
-        is at the end of the batch, so the newest record's time and the usual step are given."""
-        slab.host("fan_count")[row] += 1
-        made = int(slab.host("fan_count")[row])
-        noise = generator(learner.seed, learner.topic, learner.key, f"{self.name}.fan", made)
-        time_TC = steady_times(newest, np.arange(1, self.T + 1), gap)
-        with np.errstate(over="ignore"):
-            drawn_BTD = self._ahead(slab, row, noise, time_TC, fan.DRAWS)
-        fan.begin(slab, row, drawn_BTD, noise)
 
     def _ahead(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 
 from streamgen.errors import ConfigError
 from streamgen.models.batch import settings
-from streamgen.tuning.factors import Wanted, each
+from streamgen.tuning.factors import Wanted, each, step_sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,9 @@ class Batch:
     def wanted(self) -> list[Wanted]:
         """See `Subject`. Full-batch descent is left to who asks for it: a step costs that of all images."""
         now: Any = settings(self.model)
-        rate = now.learning_rate
-        rates = [("adam", rate / 3), ("adam", rate), ("adam", 3 * rate), ("adamw", rate)]
-        rates += [("momentum", 3 * rate), ("momentum", 30 * rate), ("sgd", 30 * rate), ("sgd", 300 * rate)]
         wanted: list[Wanted] = [
             (("normalisation",), each("none", "minmax", "standard", "robust", "whitening")),
-            (("optimizer", "learning_rate"), [(kind, min(float(f"{one:.2g}"), 1.0)) for kind, one in rates]),
+            (("optimizer", "learning_rate"), step_sizes(now.learning_rate)),
             (("preset",), each("default", "paper")),
             (("width",), each(max(4, now.width // 2), now.width, 2 * now.width)),
             (("depth",), each(1, 2)),

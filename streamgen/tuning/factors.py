@@ -172,6 +172,13 @@ def to_try(subject: Subject, factors: Sequence[Factor], search: Search) -> Itera
     return one_at_a_time(subject, factors) if search == "one" else combinations(subject, factors)
 
 
+def step_sizes(rate: float) -> list[tuple[Any, ...]]:
+    """Optimisers with step sizes around one of Adam's."""
+    rates = [("adam", rate / 3), ("adam", rate), ("adam", 3 * rate), ("adamw", rate)]
+    rates += [("momentum", 3 * rate), ("momentum", 30 * rate), ("sgd", 30 * rate), ("sgd", 300 * rate)]
+    return [(kind, min(float(f"{one:.2g}"), 1.0)) for kind, one in rates]
+
+
 def each(*values: Any) -> list[tuple[Any, ...]]:
     """Values of one setting."""
     return [(value,) for value in values]

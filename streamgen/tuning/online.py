@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from streamgen import models
 from streamgen.config import InputConfig
 from streamgen.errors import ConfigError
-from streamgen.tuning.factors import Wanted, each
+from streamgen.tuning.factors import Wanted, each, step_sizes
 
 WINDOW = ("window.length", "window.stride")
 # What no score sees: these weigh sequences alone.
@@ -75,11 +75,9 @@ class Online:
         """See `Subject`."""
         now: Any = models.settings(self.config.model)
         T, rate = self.config.window.length, getattr(now, "learning_rate", 0.0)
-        rates = [("adam", rate / 3), ("adam", rate), ("adam", 3 * rate), ("adamw", rate)]
-        rates += [("momentum", 3 * rate), ("momentum", 30 * rate), ("sgd", 30 * rate), ("sgd", 300 * rate)]
         wanted: list[Wanted] = [
             (("normalisation",), each("none", "minmax", "standard", "robust", "whitening")),
-            (("optimizer", "learning_rate"), [(kind, min(float(f"{one:.2g}"), 1.0)) for kind, one in rates]),
+            (("optimizer", "learning_rate"), step_sizes(rate)),
             (("preset",), each("light", "full", "paper")),
             (("hidden",), each(*(max(1, getattr(now, "hidden", 2) * times // 2) for times in (1, 2, 4)))),
             (("layers",), each(1, 2)),
