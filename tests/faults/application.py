@@ -43,6 +43,7 @@ class Application:
             "every_records": every_records,
         }
         self._consumer: Any = None
+        stage.clients.callback(self._close_consumer)
 
     def start(self, slot: int | None, *commands: str) -> Worker:
         """Start the worker of a slot."""
@@ -123,12 +124,14 @@ def send(producer: Any, topic: str, row: Row) -> None:
 
 def input_producer(stage: Stage) -> Any:
     """A producer that outlives a broker's death."""
-    return KafkaProducer(
+    producer = KafkaProducer(
         bootstrap_servers=stage.bootstrap,
         linger_ms=5,
         delivery_timeout_ms=120_000,
         reconnect_backoff_max_ms=500,
     )
+    stage.clients.callback(producer.close, timeout=1)
+    return producer
 
 
 def places(stage: Stage, topic: str) -> list[Place]:

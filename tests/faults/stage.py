@@ -133,6 +133,8 @@ class Stage:
     ) -> None:
         self.folder, self._tell = folder, tell
         folder.mkdir(parents=True, exist_ok=True)
+        # What tests opened, also those that failed: a client's thread would go on, and log, in later tests.
+        self.clients = contextlib.ExitStack()
         self._began = time.monotonic()
         self._proxies: list[ProxyProcess] = []
         self._workers: list[Worker] = []
@@ -180,6 +182,7 @@ class Stage:
 
     def close(self) -> None:
         """End everything."""
+        self.clients.close()
         for worker in [*self._workers, *([self._spare] if self._spare else [])]:
             worker.end()
         for proxy in self._proxies:

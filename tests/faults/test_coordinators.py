@@ -58,6 +58,7 @@ class Cluster(Stage):
         return self
 
     def close(self) -> None:
+        self.clients.close()  # while there are brokers to say it to
         self._others.close()
         super().close()
 
