@@ -48,7 +48,8 @@ class Settings(BatchSettings):
     }
 
     name: Literal["gan"]
-    learning_rate: float = Field(5e-4, gt=0, le=10, description="The optimiser's step size.")
+    learning_rate: float = Field(1e-3, gt=0, le=10, description="The optimiser's step size.")
+    batch: int = Field(32, ge=2, le=65536, description="Images of a step.")
     loss: Literal["relativistic", "standard"] = Field("relativistic", description="What is played for.")
     gradient_penalty: float = Field(
         0.5, ge=0, description="γ, weight of the penalties on the discriminator's gradients."

@@ -2,9 +2,10 @@
 
 Convolutional, the default, without any normalisation layer: residual blocks that start as the identity, each
 map half the size and up to four times the width of the first (the backbone of R3GAN, Huang et al. 2024,
-arXiv 2501.05441, with plain convolutions; Fixup, Zhang et al. 2019). The first step of the trunk, and the
-last of the tree, halves and doubles the image at once: most of the cost is at the finest map, and on a CPU
-that buys several times the images per second.
+arXiv 2501.05441, with plain convolutions; Fixup, Zhang et al. 2019). The finest map has half the image's
+sides: most of the cost is there, and on a CPU that buys several times the images per second. The tree doubles
+before it convolves: were each pixel of a map to draw 2 × 2 of the image by itself, a checkerboard would show
+(Odena et al. 2016, "Deconvolution and checkerboard artifacts").
 
 `plain`: fully connected layers, as the survey's.
 
@@ -65,27 +66,23 @@ class Tree(nn.Module):
 
     def __init__(self, shape: Shape, width: int, depth: int, activation: Activation, latent: int) -> None:
         super().__init__()
-        self.sizes, channels = maps(shape, width)
-        self.sizes, channels = self.sizes[::-1], channels[::-1]
-        self.size = shape[1:]
+        sizes, channels = maps(shape, width)
+        channels.reverse()
+        self.sizes = [*reversed(sizes), shape[1:]]
         self.root = nn.Linear(latent, channels[0] * math.prod(self.sizes[0]))
         self.levels = nn.ModuleList(_level(K, depth, activation) for K in channels)
         self.narrower = nn.ModuleList(nn.Conv2d(K, L, 1) for K, L in pairwise(channels))
-        # Each pixel of the last map draws 2 × 2 of the image.
-        self.last = nn.Conv2d(channels[-1], 4 * shape[0], 3, padding=1)
+        self.last = nn.Conv2d(channels[-1], shape[0], 3, padding=1)
         self._act = _ACTIVATIONS[activation]
 
     def forward(self, latent_BZ: Tensor) -> Tensor:
         x_BKHW = self.root(latent_BZ).unflatten(1, (-1, *self.sizes[0]))
         for number, level in enumerate(self.levels):
             if number:
-                narrow_BKHW = self.narrower[number - 1](x_BKHW)
-                x_BKHW = tnf.interpolate(
-                    narrow_BKHW, self.sizes[number], mode="bilinear", align_corners=False
-                )
+                x_BKHW = _larger(self.narrower[number - 1](x_BKHW), self.sizes[number])
             x_BKHW = level(x_BKHW)
-        image_BCHW: Tensor = tnf.pixel_shuffle(self.last(self._act(x_BKHW)), 2)
-        return image_BCHW[:, :, : self.size[0], : self.size[1]]
+        image_BCHW: Tensor = self.last(_larger(self._act(x_BKHW), self.sizes[-1]))
+        return image_BCHW
 
 
 class Residual(nn.Module):
@@ -152,6 +149,10 @@ def initialise(network: nn.Module, rng: np.random.Generator) -> None:
                 layer.weight.copy_(torch.from_numpy(drawn) * scale)
                 if layer.bias is not None:
                     layer.bias.zero_()
+
+
+def _larger(x_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
+    return tnf.interpolate(x_BKHW, size, mode="bilinear", align_corners=False)
 
 
 def _level(K: int, depth: int, activation: Activation) -> nn.Module:

@@ -11,7 +11,7 @@ from streamgen.models import batch
 from streamgen.models.batch_model import Images
 from streamgen.models.descent import Descent, average
 from streamgen.models.gan import GAN
-from streamgen.models.image_parts import initialise
+from streamgen.models.image_parts import Tree, initialise
 from streamgen.models.pixels import Normalisation, Units, to_minmax, to_pixels
 from streamgen.models.vae import VAE, Flow, log_likelihood
 
@@ -20,6 +20,19 @@ CPU = torch.device("cpu")
 
 def pictures(count: int, size: int = 16, colours: int = 3) -> Images:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, colours), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("size", [28, 31])
+def test_a_tree_draws_no_checkerboard(size: int) -> None:
+    tree = Tree((3, size, size), 4, 1, "leaky_relu", 4)
+    initialise(tree, np.random.default_rng(0))
+    alike = tree.root.bias.view(-1, *tree.sizes[0])
+    with torch.no_grad():
+        alike.copy_(torch.randn(len(alike), 1, 1, generator=torch.Generator().manual_seed(0)))
+        image_CHW = tree(torch.zeros(1, 4))[0]
+    inside_CHW = image_CHW[:, 1:-1, 1:-1]  # the last convolution sees the outside as 0
+    assert float(inside_CHW.std()) > 0.1
+    torch.testing.assert_close(inside_CHW, inside_CHW[:, :1, :1].expand_as(inside_CHW))
 
 
 def test_the_likelihood_of_grey_levels_is_the_logistics() -> None:
