@@ -1,0 +1,150 @@
+"""Which settings of `stream_ae` (preset light) are the best over many series, and not on one.
+
+    python benchmarks/defaults.py DATA [--series NAME ...] [--records 4000] [--seeds 0 1] [--results DIR]
+
+Each choice changes one setting, and is judged as `streamgen tune` judges it: one pass over the first records
+of a series, each scored before it is learned from, in nats per value of the data's own units. Differences are
+to the defaults with the same seed. DATA holds sequences/ (Stocks, Energy), nab/data/ (of each category of real
+streams the first file, and nyc_taxi) and smd/ (a server's 38 metrics).
+
+What is best on average may be bad somewhere: the table has the mean over the series, of how many each choice
+is better on (the mean of the seeds), and the worst series. A finished pass is kept in defaults.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from machine import load, processor
+
+from streamgen.cli.files import file_input
+from streamgen.records import Floats
+from streamgen.tuning.prequential import Prequential
+from streamgen.tuning.stream import of_file
+from streamgen.tuning.trial import Failed
+
+CHOICES: list[dict[str, Any]] = [
+    {},
+    *({"learning_rate": rate} for rate in (0.0005, 0.001, 0.004, 0.008)),
+    {"optimizer": "adamw"},
+    *({"optimizer": "momentum", "learning_rate": rate} for rate in (0.01, 0.05)),
+    *({"optimizer": "sgd", "learning_rate": rate} for rate in (0.1, 0.5)),
+    *({"normalisation": kind} for kind in ("none", "minmax", "standard")),
+    *({"activation": kind} for kind in ("leaky_relu", "relu", "silu")),
+    *({"schedule": kind} for kind in ("warmup", "inverse_sqrt")),
+    *({"clip_norm": norm} for norm in (0.3, None)),
+    *({"hidden": units} for units in (16, 64)),
+    {"layers": 2},
+    *({"kl_weight": weight} for weight in (0.1, 0.3)),
+]
+NAB = {
+    "AWS": "realAWSCloudwatch/ec2_cpu_utilization_24ae8d.csv",
+    "AdExchange": "realAdExchange/exchange-2_cpc_results.csv",
+    "nyc_taxi": "realKnownCause/nyc_taxi.csv",
+    "ambient": "realKnownCause/ambient_temperature_system_failure.csv",
+    "Traffic": "realTraffic/TravelTime_387.csv",
+    "Tweets": "realTweets/Twitter_volume_AAPL.csv",
+}
+SERIES = ("stocks", "energy", *NAB, "smd")
+
+
+def told(choice: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {'none' if value is None else value}" for key, value in choice.items())
+
+
+def write(data: Path, name: str, records: int, path: Path) -> None:
+    """The first records of a series as CSV."""
+    if name in NAB:
+        lines = (data / "nab" / "data" / NAB[name]).read_text().splitlines(keepends=True)
+        path.write_text("".join(lines[: records + 1]))
+        return
+    if name == "stocks":
+        value_ND: Floats = np.loadtxt(data / "sequences" / "stocks.csv", delimiter=",", skiprows=1)
+    elif name == "energy":
+        value_ND = np.load(data / "sequences" / "energy.npz")["x"]
+    else:
+        value_ND = np.load(data / "smd" / "machine-1-6.npz")["train"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([f"x{d}" for d in range(value_ND.shape[1])])
+        writer.writerows(value_ND[:records].tolist())
+
+
+def judged(path: Path, seeds: list[int], known: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """Each pass that is not known, with its score; none is worse than one that has failed."""
+    config, choice = file_input(None, "stream_ae", None, None, None)
+    trial = Prequential(config, of_file(path, choice), "cpu")
+    for settings in CHOICES:
+        for seed in seeds:
+            name = f"{path.stem}/{told(settings)}/{seed}"
+            if name not in known:
+                score = float("nan")
+                try:
+                    for point in trial(settings, seed):
+                        score = point.score if point is not None else score
+                except Failed:
+                    score = float("inf")
+                yield name, score
+
+
+def table(results: dict[str, float], names: list[str], seeds: list[int]) -> str:
+    """Differences to the defaults."""
+    score_SCK = np.array(
+        [[[results[f"{name}/{told(one)}/{seed}"] for seed in seeds] for one in CHOICES] for name in names]
+    )
+    difference_SC = (score_SCK - score_SCK[:, :1]).mean(axis=2)
+    lines = [
+        f"| setting | mean | better on | worst | {' | '.join(names)} |",
+        f"|---|---:|---:|---:|{'---:|' * len(names)}",
+    ]
+    for one, difference_S in zip(CHOICES[1:], difference_SC.T[1:], strict=True):
+        cells = " | ".join(f"{x:+.3f}" for x in difference_S)
+        lines.append(
+            f"| {told(one)} | {difference_S.mean():+.3f} | {(difference_S < 0).sum()} of {len(names)} "
+            f"| {difference_S.max():+.3f} | {cells} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES))
+    parser.add_argument("--records", type=int, default=4000)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    given = parser.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
+    kept = given.results / "defaults.json"
+    results: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    before = load()
+    with TemporaryDirectory() as folder:
+        for name in given.series:
+            path = Path(folder) / f"{name}.csv"
+            write(given.data, name, given.records, path)
+            for done, score in judged(path, given.seeds, results):
+                results[done] = score
+                print(done, score, flush=True)
+                kept.write_text(json.dumps(results, indent=1) + "\n")
+    text = (
+        "# The defaults of stream_ae, over many series\n\n"
+        "Made by `python benchmarks/defaults.py DATA`; its docstring says what is measured. Nats per value less "
+        f"those of the defaults: below 0 is better. The first {given.records} records, seeds "
+        f"{', '.join(map(str, given.seeds))}; {processor()}; load average {before:.1f} before and {load():.1f} "
+        f"after.\n\n{table(results, given.series, given.seeds)}\n"
+    )
+    (given.results / "defaults.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
