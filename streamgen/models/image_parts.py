@@ -3,9 +3,9 @@
 Convolutional, the default, without any normalisation layer: residual blocks that start as the identity, each
 map half the size and up to four times the width of the first (the backbone of R3GAN, Huang et al. 2024,
 arXiv 2501.05441, with plain convolutions; Fixup, Zhang et al. 2019). The finest map has half the image's
-sides: most of the cost is there, and on a CPU that buys several times the images per second. The tree doubles
-before it convolves: were each pixel of a map to draw 2 × 2 of the image by itself, a checkerboard would show
-(Odena et al. 2016, "Deconvolution and checkerboard artifacts").
+sides: most of the cost is there, and on a CPU that buys several times the images per second. The tree repeats
+each pixel of that map before it convolves for the last time: were each to draw 2 × 2 pixels of the image by
+itself, a checkerboard would show (Odena et al. 2016, "Deconvolution and checkerboard artifacts").
 
 `plain`: fully connected layers, as the survey's.
 
@@ -79,9 +79,13 @@ class Tree(nn.Module):
         x_BKHW = self.root(latent_BZ).unflatten(1, (-1, *self.sizes[0]))
         for number, level in enumerate(self.levels):
             if number:
-                x_BKHW = _larger(self.narrower[number - 1](x_BKHW), self.sizes[number])
+                narrow_BKHW = self.narrower[number - 1](x_BKHW)
+                x_BKHW = tnf.interpolate(
+                    narrow_BKHW, self.sizes[number], mode="bilinear", align_corners=False
+                )
             x_BKHW = level(x_BKHW)
-        image_BCHW: Tensor = self.last(_larger(self._act(x_BKHW), self.sizes[-1]))
+        larger_BKHW = tnf.interpolate(self._act(x_BKHW), self.sizes[-1], mode="nearest")
+        image_BCHW: Tensor = self.last(larger_BKHW)
         return image_BCHW
 
 
@@ -149,10 +153,6 @@ def initialise(network: nn.Module, rng: np.random.Generator) -> None:
                 layer.weight.copy_(torch.from_numpy(drawn) * scale)
                 if layer.bias is not None:
                     layer.bias.zero_()
-
-
-def _larger(x_BKHW: Tensor, size: tuple[int, int]) -> Tensor:
-    return tnf.interpolate(x_BKHW, size, mode="bilinear", align_corners=False)
 
 
 def _level(K: int, depth: int, activation: Activation) -> nn.Module:
