@@ -200,7 +200,7 @@ def test_the_best_is_a_configuration_that_images_fit_takes(
 ) -> None:
     study = tmp_path / "study"
     command = (
-        "tune", file, "--array", "train", "--config", small, "--study", study, "--steps", 27,
+        "tune", file, "--array", "train", "--config", small, "--study", study, "--steps", 270,
         "--vary", "learning_rate=0.00001,0.01",
     )  # fmt: skip
     code, out, err = cli(*command)
@@ -209,7 +209,7 @@ def test_the_best_is_a_configuration_that_images_fit_takes(
     verdicts = {row[1]: row[5] for row in rows if row[0] == "learning_rate"}
     assert verdicts == {"1e-05": "worse", "0.01": "better"}, out
     assert "250 images of 16 × 16 pixels, grey, every 10th held out, of which 25 are judged on.\n" in out
-    assert "27 steps each.\nvae, 3 seeds: nats per dimension on held-out images, lower is better.\n" in out
+    assert "270 steps each.\nvae, 3 seeds: nats per dimension on held-out images, lower is better.\n" in out
     assert out.endswith("best.yaml is for streamgen images fit --config.\n")
     best = yaml.safe_load((study / "best.yaml").read_text())
     assert best == {"model": {"name": "vae", **SMALL, "learning_rate": 0.01}, "images": {"size": 16}}
