@@ -6,9 +6,10 @@ failed has failed in that too. In units of the real images' whole variance in th
     spread      variance of the drawn images      1 where they are as different as real ones
     distance    Fréchet distance from real ones   0 is best; the mean real image, always drawn, has 1
 
-A training has collapsed when the spread, which was above a half, is below a tenth; and diverged when the
-distance, which was below a quarter, is above 1, when an image is not finite, or when every update since the
-last look was skipped. A model that never did well has not failed: its first images are all alike.
+A training has collapsed when the spread, which was above a half at a distance below 1, is below a tenth; and
+diverged when the distance, which was below a quarter, is above 1, when an image is not finite, or when every
+update since the last look was skipped. A model that never did well has not failed: its first images are
+noise, of any spread, or all alike.
 
 N images of H × W pixels, C colours; E features.
 """
@@ -30,7 +31,7 @@ from streamgen.records import Floats
 FIELDS = 4  # across, and down
 LOOKED_AT = 256
 _GOOD_SPREAD, _COLLAPSED = 0.5, 0.1
-_GOOD_DISTANCE, _DIVERGED = 0.25, 1.0
+_GOOD_DISTANCE, _GREY = 0.25, 1.0
 
 
 class Watch:
@@ -40,7 +41,7 @@ class Watch:
         chosen_N = np.linspace(0, len(images_NHWC) - 1, min(len(images_NHWC), 4 * LOOKED_AT)).astype(int)
         self._real_NE = _features(to_minmax(images_NHWC[chosen_N], torch.device("cpu")))
         self._variance = max(float(self._real_NE.var(axis=0).sum()), 1e-6)
-        self.spread, self.distance = 0.0, float("inf")  # the best so far
+        self.spread, self.distance = 0.0, float("inf")  # the best so far; the spread of what was near
         self._updates = self._skipped = 0
 
     def look(self, model: BatchModel) -> str | None:
@@ -58,9 +59,11 @@ class Watch:
         distance = frechet_distance(self._real_NE, drawn_ME) / self._variance
         if self.spread > _GOOD_SPREAD and spread < _COLLAPSED:
             return f"collapsed: its images are all alike (their spread is {spread:.2f} of the real ones')"
-        if self.distance < _GOOD_DISTANCE and distance > _DIVERGED:
+        if self.distance < _GOOD_DISTANCE and distance > _GREY:
             return f"diverged: its images are further from real ones ({distance:.1f}) than one grey image"
-        self.spread, self.distance = max(self.spread, spread), min(self.distance, distance)
+        self.distance = min(self.distance, distance)
+        if distance < _GREY:
+            self.spread = max(self.spread, spread)
         return None
 
     def state(self) -> dict[str, float]:

@@ -17,6 +17,8 @@ from streamgen.images.checkpoint import existing, newest, write
 from streamgen.images.drawing import between, draw, noise, trained
 from streamgen.images.source import Images, Look
 from streamgen.images.training import Progress, Training
+from streamgen.images.watch import Watch
+from streamgen.models.batch import build
 from streamgen.state.folder import open_folder
 
 SMALL = {
@@ -175,6 +177,25 @@ def test_images_far_from_real_ones_are_a_divergence_only_after_better(tmp_path: 
     assert found.watch.look(found.model) is None
     found.watch.distance = 0.1
     assert "further from real ones" in str(found.watch.look(found.model))
+
+
+def test_noise_that_turns_black_has_not_collapsed() -> None:
+    """As a generator of mostly black images begins: that its noise was varied was no merit."""
+    real_NHWC = np.zeros((64, 16, 16, 1), np.uint8)
+    for number, image_HWC in enumerate(real_NHWC):
+        image_HWC[number % 12 :][:4, number % 11 :][:, :4] = 255
+    watch, model = Watch(real_NHWC), build(SMALL["gan"], (1, 16, 16), "cpu")
+    model.start(real_NHWC, np.random.default_rng(0))
+    last = model.networks["averaged"].last
+    assert isinstance(last, torch.nn.Conv2d)
+    with torch.no_grad():
+        last.weight.mul_(10.0)
+        assert watch.look(model) is None
+        last.weight.zero_()
+        last.bias.fill_(-2.0)  # type: ignore[union-attr]
+    assert watch.look(model) is None
+    watch.spread = 0.6
+    assert "collapsed" in str(watch.look(model))
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, model: dict[str, Any]) -> None:
