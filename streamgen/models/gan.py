@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from streamgen.models.batch_model import BatchModel, Images
 from streamgen.models.descent import BatchSettings, Descent, average
-from streamgen.models.image_parts import Plain, PlainPicture, Shape, Tree, Trunk, initialise
+from streamgen.models.image_parts import Clip, Plain, PlainPicture, Shape, Tree, Trunk, initialise
 from streamgen.models.pixels import Units, to_minmax
 
 
@@ -49,6 +49,7 @@ class Settings(BatchSettings):
 
     name: Literal["gan"]
     learning_rate: float = Field(1e-3, gt=0, le=10, description="The optimiser's step size.")
+    width: int = Field(16, ge=4, le=1024, description="Channels of the finest map.")
     batch: int = Field(32, ge=2, le=65536, description="Images of a step.")
     loss: Literal["relativistic", "standard"] = Field("relativistic", description="What is played for.")
     gradient_penalty: float = Field(
@@ -73,10 +74,22 @@ class Discriminator(nn.Module):
         return logit_B1[:, 0]
 
 
+class Generator(Tree):
+    """Images [B, C, H, W] from a latent [B, Z], within −1 … 1.
+
+    A network without bounds draws fog where the images are evenly black, which the discriminator sees at
+    once; and tanh, once all is black, has no gradient that leads out (benchmarks/results/images_quality.md).
+    """
+
+    def forward(self, latent_BZ: Tensor) -> Tensor:
+        image_BCHW: Tensor = Clip.apply(super().forward(latent_BZ))
+        return image_BCHW
+
+
 def _generator(settings: Settings, shape: Shape) -> nn.Module:
     if settings.preset == "paper":
         return PlainPicture((settings.latent, 128, 256), settings.activation, shape)
-    return Tree(shape, settings.width, settings.depth, settings.activation, settings.latent)
+    return Generator(shape, settings.width, settings.depth, settings.activation, settings.latent)
 
 
 class GAN(BatchModel):

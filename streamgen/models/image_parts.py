@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -87,6 +87,22 @@ class Tree(nn.Module):
         larger_BKHW = tnf.interpolate(self._act(x_BKHW), self.sizes[-1], mode="nearest")
         image_BCHW: Tensor = self.last(larger_BKHW)
         return image_BCHW
+
+
+class Clip(torch.autograd.Function):
+    """x, clipped to −1 … 1. Of the gradients of what was clipped, those that lead back inside go through: a
+    pixel rests at black without any effort, and leaves it as soon as it should."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(-1.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        outwards = ((x < -1.0) & (gradient > 0.0)) | ((x > 1.0) & (gradient < 0.0))
+        return gradient.masked_fill(outwards, 0.0)
 
 
 class Residual(nn.Module):

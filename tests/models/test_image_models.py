@@ -11,7 +11,7 @@ from streamgen.models import batch
 from streamgen.models.batch_model import Images
 from streamgen.models.descent import Descent, average
 from streamgen.models.gan import GAN
-from streamgen.models.image_parts import Tree, initialise
+from streamgen.models.image_parts import Clip, Tree, initialise
 from streamgen.models.pixels import Normalisation, Units, to_minmax, to_pixels
 from streamgen.models.vae import VAE, Flow, log_likelihood
 
@@ -33,6 +33,38 @@ def test_a_tree_draws_no_checkerboard(size: int) -> None:
     inside_CHW = image_CHW[:, 1:-1, 1:-1]  # the last convolution sees the outside as 0
     assert float(inside_CHW.std()) > 0.1
     torch.testing.assert_close(inside_CHW, inside_CHW[:, :1, :1].expand_as(inside_CHW))
+
+
+def test_a_clipped_pixel_rests_at_its_bound_and_comes_back_from_it() -> None:
+    pixel = torch.tensor([-3.0, -3.0, 3.0, 3.0, 0.5, -1.0], requires_grad=True)
+    wanted = torch.tensor([-2.0, 0.0, 2.0, 0.0, 0.0, -2.0])
+    clipped = Clip.apply(pixel)
+    assert clipped.tolist() == [-1.0, -1.0, 1.0, 1.0, 0.5, -1.0]
+    (0.5 * (clipped - wanted).square()).sum().backward()
+    # What would only lead further out is dropped; all else is as if nothing had been clipped.
+    assert pixel.grad is not None
+    assert pixel.grad.tolist() == [0.0, -1.0, 0.0, 1.0, 0.5, 1.0]
+
+
+def test_a_generator_that_draws_all_black_learns_to_draw_something_else() -> None:
+    """With tanh it does not: −4 has a thousandth of the gradient."""
+    model = batch.build({"name": "gan", "width": 4, "latent": 4}, (1, 16, 16), "cpu")
+    assert isinstance(model, GAN)
+    model.start(np.zeros((4, 16, 16, 1), np.uint8), np.random.default_rng(0))
+    noise_BZ = torch.from_numpy(np.random.default_rng(1).standard_normal((8, 4), np.float32))
+    last = model.generator.last
+    assert isinstance(last, torch.nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.bias.fill_(-4.0)
+        last.weight.mul_(0.1)
+    optimiser = torch.optim.SGD([last.bias], 0.001)
+    for _ in range(20):
+        optimiser.zero_grad()
+        drawn_BCHW = model.generator(noise_BZ)
+        (drawn_BCHW - 0.5).square().mean(0).sum().backward()
+        optimiser.step()
+    assert float(drawn_BCHW.detach().mean()) == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_likelihood_of_grey_levels_is_the_logistics() -> None:
