@@ -219,7 +219,8 @@ def main() -> int:
         lines.append(f"| {topic} | last value | {apart:.3f} | 0 | {apart - together:+.3f} | | | | |")
         print(lines[-1], flush=True)
         for name in given.only:
-            rows = np.array([figures(series, name, topic, seed) for seed in given.seeds])
+            with left_out(VARIANTS[name].without):
+                rows = np.array([figures(series, name, topic, seed) for seed in given.seeds])
             nll, held, covered, error, ms, size = rows.mean(0)
             spread = f" ± {rows[:, 0].std():.3f}" if len(rows) > 1 else ""
             lines.append(
