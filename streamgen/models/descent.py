@@ -37,7 +37,7 @@ class BatchSettings(BaseModel):
         "default", description="default: convolutions; paper: the survey's plain, fully connected networks."
     )
     normalisation: Normalisation = Field("minmax", description="Units in which the network sees pixels.")
-    width: int = Field(32, ge=4, le=1024, description="Channels of the finest map.")
+    width: int = Field(16, ge=4, le=1024, description="Channels of the finest map.")
     depth: int = Field(1, ge=1, le=16, description="Residual blocks of each map.")
     activation: Activation = Field("leaky_relu", description="What follows each layer but the last.")
     latent: int = Field(64, ge=2, le=1024, description="Dimensions of the latent.")

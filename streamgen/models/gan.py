@@ -48,8 +48,6 @@ class Settings(BatchSettings):
     }
 
     name: Literal["gan"]
-    learning_rate: float = Field(1e-3, gt=0, le=10, description="The optimiser's step size.")
-    width: int = Field(16, ge=4, le=1024, description="Channels of the finest map.")
     batch: int = Field(32, ge=2, le=65536, description="Images of a step.")
     loss: Literal["relativistic", "standard"] = Field("relativistic", description="What is played for.")
     gradient_penalty: float = Field(

@@ -50,6 +50,7 @@ class Settings(BatchSettings):
     }  # fmt: skip
 
     name: Literal["vae"]
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="The optimiser's step size.")
     prior: Literal["flow", "normal"] = Field("flow", description="What the latent is drawn from.")
     couplings: int = Field(6, ge=1, le=64, description="Affine couplings of the flow.")
     kl_weight: float = Field(1.0, ge=0, description="β, weight of the KL term after annealing.")

@@ -191,7 +191,9 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump({"model": {"name": "vae", **SMALL}, "images": {"size": 16}}))
+    path.write_text(
+        yaml.safe_dump({"model": {"name": "vae", **SMALL, "learning_rate": 0.001}, "images": {"size": 16}})
+    )
     return path
 
 
