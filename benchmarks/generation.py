@@ -71,11 +71,14 @@ def read(data: Path, name: str) -> Floats:
     return np.asarray(np.load(data / "sequences" / "energy.npz")["x"], dtype=np.float64)
 
 
-def drawn_after(value_ND: Floats, name: str, seed: int, count: int) -> tuple[Floats, dict[str, float]]:
-    """[count, T, D] windows of a learner that saw the records once, and what that cost."""
+def drawn_after(
+    value_ND: Floats, name: str, seed: int, count: int, **changed: Any
+) -> tuple[Floats, dict[str, float]]:
+    """[count, T, D] windows of a learner that saw the records once, and what that cost; some of its settings
+    may be changed."""
     me = Learner(seed=seed, topic=name, key=None)
     window = WindowConfig(length=T, stride=1)
-    model = RVAE(Settings(**SETTINGS), value_ND.shape[1], window, "cpu")
+    model = RVAE(Settings(**SETTINGS | changed), value_ND.shape[1], window, "cpu")
     slab = Slab({**model.fields(), **Clock.FIELDS})
     model.start(slab, slab.add(), me)
     row_N = np.zeros(len(value_ND), dtype=np.int64)

@@ -75,14 +75,14 @@ class Places:
         e_ND = torch.linalg.solve_triangular(self.step_DD, y_ND.T, upper=False).T
         agree_ND = torch.linalg.solve_triangular(self.level_DD, v_ND.T, upper=False).T
         r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND, y_ND / self.size_ND], 1)
-        return r_NAD, torch.log(torch.stack([self.unit(d) for d in range(len(self.wide_D))], 2))
+        return r_NAD, torch.log(self.units())
 
-    def unit(self, d: int) -> Tensor:
-        """w of feature d, [N, A]."""
-        size_N, wide = self.size_ND[:, d], self.wide_D[d]
-        one_N = torch.ones_like(size_N)
-        fixed = (self.step_DD[d, d], wide, wide * self.level_DD[d, d])
-        return torch.stack([one_N, one_N, *(one * one_N for one in fixed), size_N], 1)
+    def units(self) -> Tensor:
+        """w, [N, A, D]."""
+        one_ND = torch.ones_like(self.size_ND)
+        step_D, level_D = torch.diagonal(self.step_DD), torch.diagonal(self.level_DD)
+        fixed = (step_D, self.wide_D, self.wide_D * level_D)
+        return torch.stack([one_ND, one_ND, *(one_D * one_ND for one_D in fixed), self.size_ND], 1)
 
 
 class Joint:
@@ -134,7 +134,7 @@ class Joint:
         uniform_DN1 = torch.from_numpy(noise.random((D, N, 1))).to(device)
         t_DN = torch.from_numpy(noise.standard_t(self.dof, (D, N))).to(device)
         y_ND, e_ND, agree_ND = (torch.zeros_like(at.last_ND) for _ in range(3))
-        hidden_NH, n = self._known_NH, torch.arange(N, device=device)
+        hidden_NH, n, unit_NAD = self._known_NH, torch.arange(N, device=device), at.units()
         for d in range(D):
             out_NC = torch.tanh(hidden_NH) @ self._leave_HCD[:, :, d] + self._bias_CD[:, d]
             logit_NC, mean, log_scale = (part.double() for part in _parts(out_NC))
@@ -158,7 +158,7 @@ class Joint:
                 1,
             )
             place_N = chosen_N // COMPONENTS
-            y_ND[:, d] = y_N = begin_NA[n, place_N] + at.unit(d)[n, place_N] * r_N
+            y_ND[:, d] = y_N = begin_NA[n, place_N] + unit_NAD[n, place_N, d] * r_N
             e_ND[:, d] = (y_N - follow_N) / at.step_DD[d, d]
             agree_ND[:, d] = ((y_N - home_N) / at.wide_D[d] - told_N) / at.level_DD[d, d]
             known_N3 = torch.asinh(torch.stack([y_N, e_ND[:, d], agree_ND[:, d]], 1)).to(hidden_NH.dtype)

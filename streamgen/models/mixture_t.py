@@ -67,7 +67,9 @@ class MixtureT:
         log_NK = self._log_t(square_NK, self.log_scale_NKD.sum(2), whole_N)
         volume = torch.log(torch.diagonal(self.factor_DD)).sum()
         nll_N = volume - torch.logsumexp(self.log_weight_NK + log_NK, 1)
-        partly_N = ~seen_ND.all(1)
+        count_N = seen_ND.sum(1)
+        nll_N = torch.where(count_N > 0, nll_N, 0.0)  # of nothing: not worth a decomposition
+        partly_N = (count_N > 0) & (count_N < seen_ND.shape[1])
         if not bool(partly_N.any()):
             return nll_N
         some = self.some(partly_N)

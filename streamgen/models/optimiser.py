@@ -139,7 +139,8 @@ class Optimiser:
         weights_P = slab.tensor("weights_P")[row]
         moments = [slab.tensor(name)[row] for name in self._moments]
         updated_P, *moved = self._moved(weights_P, moments, gradient_P, step)
-        if not bool(torch.isfinite(updated_P).all()):
+        # One pass over the weights, where isfinite(…).all() takes four; both ends are NaN if any weight is.
+        if not all(math.isfinite(float(end)) for end in torch.aminmax(updated_P)):
             return False
         weights_P.copy_(updated_P)
         for moment_P, moved_P in zip(moments, moved, strict=True):
