@@ -1,6 +1,7 @@
-"""Which settings of `stream_ae` (preset light) are the best over many series, and not on one.
+"""Which settings of an online model (preset light) are the best over many series, and not on one.
 
-    python benchmarks/defaults.py DATA [--series NAME ...] [--records 4000] [--seeds 0 1] [--results DIR]
+    python benchmarks/defaults.py DATA [--model stream_ae] [--series NAME ...] [--records 4000]
+        [--seeds 0 1] [--results DIR]
 
 Each choice changes one setting, and is judged as `streamgen tune` judges it: one pass over the first records
 of a series, each scored before it is learned from, in nats per value of the data's own units. Differences are
@@ -8,7 +9,8 @@ to the defaults with the same seed. DATA holds sequences/ (Stocks, Energy), nab/
 category) and smd/ (a server's 38 metrics).
 
 What is best on average may be bad somewhere: the table has the mean over the series, of how many each choice
-is better on (the mean of the seeds), and the worst series. A finished pass is kept in defaults.json.
+is better on (the mean of the seeds), and the worst series. A finished pass is kept in defaults.json, one of
+`rvae` in defaults_rvae.json.
 """
 
 from __future__ import annotations
@@ -31,19 +33,39 @@ from streamgen.tuning.prequential import Prequential
 from streamgen.tuning.stream import of_file
 from streamgen.tuning.trial import Failed
 
-CHOICES: list[dict[str, Any]] = [
-    {},
-    *({"learning_rate": rate} for rate in (0.0005, 0.001, 0.004, 0.008)),
+OPTIMISERS: list[dict[str, Any]] = [
     {"optimizer": "adamw"},
     *({"optimizer": "momentum", "learning_rate": rate} for rate in (0.01, 0.05)),
     *({"optimizer": "sgd", "learning_rate": rate} for rate in (0.1, 0.5)),
-    *({"normalisation": kind} for kind in ("none", "minmax", "standard")),
-    *({"activation": kind} for kind in ("leaky_relu", "relu", "silu")),
-    *({"schedule": kind} for kind in ("warmup", "inverse_sqrt")),
-    *({"clip_norm": norm} for norm in (0.3, None)),
-    *({"hidden": units} for units in (16, 64)),
-    {"layers": 2},
 ]
+ACTIVATIONS: list[dict[str, Any]] = [{"activation": kind} for kind in ("leaky_relu", "relu", "silu")]
+CHOICES: dict[str, list[dict[str, Any]]] = {
+    "stream_ae": [
+        {},
+        *({"learning_rate": rate} for rate in (0.0005, 0.001, 0.004, 0.008)),
+        *OPTIMISERS,
+        *({"normalisation": kind} for kind in ("none", "minmax", "standard")),
+        *ACTIVATIONS,
+        *({"schedule": kind} for kind in ("warmup", "inverse_sqrt")),
+        *({"clip_norm": norm} for norm in (0.3, None)),
+        *({"hidden": units} for units in (16, 64)),
+        {"layers": 2},
+    ],
+    "rvae": [
+        {},
+        *({"learning_rate": rate} for rate in (0.001, 0.01)),
+        *OPTIMISERS,
+        *({"normalisation": kind} for kind in ("none", "minmax", "standard", "robust")),
+        *ACTIVATIONS,
+        {"schedule": "warmup"},
+        {"hidden": 64},
+        {"layers": 2},
+        *({"latent": dimensions} for dimensions in (2, 16)),
+        {"components": 1},
+        *({"kl_weight": weight} for weight in (0.3, 3.0)),
+        {"free_bits": 0.2},
+    ],
+}
 NAB = {
     "AWS": "realAWSCloudwatch/ec2_cpu_utilization_24ae8d.csv",
     "AdExchange": "realAdExchange/exchange-2_cpc_results.csv",
@@ -77,11 +99,11 @@ def write(data: Path, name: str, records: int, path: Path) -> None:
         writer.writerows(value_ND[:records].tolist())
 
 
-def judged(path: Path, seeds: list[int], known: dict[str, float]) -> Iterator[tuple[str, float]]:
+def judged(model: str, path: Path, seeds: list[int], known: dict[str, float]) -> Iterator[tuple[str, float]]:
     """Each pass that is not known, with its score; none is worse than one that has failed."""
-    config, choice = file_input(None, "stream_ae", None, None, None)
+    config, choice = file_input(None, model, None, None, None)
     trial = Prequential(config, of_file(path, choice), "cpu")
-    for settings in CHOICES:
+    for settings in CHOICES[model]:
         for seed in seeds:
             name = f"{path.stem}/{told(settings)}/{seed}"
             if name not in known:
@@ -94,17 +116,18 @@ def judged(path: Path, seeds: list[int], known: dict[str, float]) -> Iterator[tu
                 yield name, score
 
 
-def table(results: dict[str, float], names: list[str], seeds: list[int]) -> str:
+def table(model: str, results: dict[str, float], names: list[str], seeds: list[int]) -> str:
     """Differences to the defaults."""
+    choices = CHOICES[model]
     score_SCK = np.array(
-        [[[results[f"{name}/{told(one)}/{seed}"] for seed in seeds] for one in CHOICES] for name in names]
+        [[[results[f"{name}/{told(one)}/{seed}"] for seed in seeds] for one in choices] for name in names]
     )
     difference_SC = (score_SCK - score_SCK[:, :1]).mean(axis=2)
     lines = [
         f"| setting | mean | better on | worst | {' | '.join(names)} |",
         f"|---|---:|---:|---:|{'---:|' * len(names)}",
     ]
-    for one, difference_S in zip(CHOICES[1:], difference_SC.T[1:], strict=True):
+    for one, difference_S in zip(choices[1:], difference_SC.T[1:], strict=True):
         cells = " | ".join(f"{x:+.3f}" for x in difference_S)
         lines.append(
             f"| {told(one)} | {difference_S.mean():+.3f} | {(difference_S < 0).sum()} of {len(names)} "
@@ -116,31 +139,34 @@ def table(results: dict[str, float], names: list[str], seeds: list[int]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
+    parser.add_argument("--model", choices=CHOICES, default="stream_ae")
     parser.add_argument("--series", nargs="+", choices=SERIES, default=list(SERIES))
     parser.add_argument("--records", type=int, default=4000)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
     given.results.mkdir(parents=True, exist_ok=True)
-    kept = given.results / "defaults.json"
+    page = "defaults" if given.model == "stream_ae" else f"defaults_{given.model}"
+    kept = given.results / f"{page}.json"
     results: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
     before = load()
     with TemporaryDirectory() as folder:
         for name in given.series:
             path = Path(folder) / f"{name}.csv"
             write(given.data, name, given.records, path)
-            for done, score in judged(path, given.seeds, results):
+            for done, score in judged(given.model, path, given.seeds, results):
                 results[done] = score
                 print(done, score, flush=True)
                 kept.write_text(json.dumps(results, indent=1) + "\n")
     text = (
-        "# The defaults of stream_ae, over many series\n\n"
-        "Made by `python benchmarks/defaults.py DATA`; its docstring says what is measured. "
+        f"# The defaults of {given.model}, over many series\n\n"
+        f"Made by `python benchmarks/defaults.py DATA --model {given.model}`; its docstring says what is "
+        "measured. "
         f"Nats per value less those of the defaults: below 0 is better. The first {given.records} records, "
         f"seeds {', '.join(map(str, given.seeds))}; {processor()}; load average {before:.1f} before and "
-        f"{load():.1f} after.\n\n{table(results, given.series, given.seeds)}\n"
+        f"{load():.1f} after.\n\n{table(given.model, results, given.series, given.seeds)}\n"
     )
-    (given.results / "defaults.md").write_text(text)
+    (given.results / f"{page}.md").write_text(text)
     print(text)
     return 0
 
