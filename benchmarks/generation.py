@@ -3,8 +3,8 @@
     python benchmarks/generation.py DATA [--series stocks energy] [--seeds 0 1 2] [--results DIR]
 
 DATA holds sequences/stocks.csv (TimeGAN's, Yoon et al. 2019) and sequences/energy.npz (timeVAE's, Desai et
-al. 2021). The learner is `rvae` with the preset full and windows of 24 records at stride 1; every record is
-learned when it comes, and never again but from the learner's own reservoir. Sequences are drawn from the
+al. 2021). The learner is `rvae` with the preset full, windows of 24 records at stride 1, one update each; every record
+is learned when it comes, and never again but from the learner's own reservoir. Sequences are drawn from the
 prior: each goes on from a record that the learner kept, which is not part of it.
 
 - *Field's*: it learns the whole series; all its windows (stride 1) are judged against as many generated
@@ -47,7 +47,7 @@ from streamgen.windows import Clock
 
 T = 24
 STEP_MS = {"stocks": 86_400_000, "energy": 600_000}
-SETTINGS: dict[str, Any] = {"name": "rvae", "preset": "full", "reservoir": 4096, "hidden": 64, "updates": 1}
+SETTINGS: dict[str, Any] = {"name": "rvae", "preset": "full", "updates": 1}
 CONCLUSIVE = 500  # windows that do not overlap
 FIELDS: dict[str, Callable[[Floats, Floats, int], float]] = {
     "discriminative score": discriminative_score,

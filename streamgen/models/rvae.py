@@ -65,6 +65,7 @@ class Settings(CautiousSettings):
             "components": 1, "dof": 1000.0, "kl_annealing": 1, "free_bits": 0.0, "clip_norm": None,
             "ema": 0.0,
         },
+        "full": {"hidden": 64},
     }  # fmt: skip
 
     name: Literal["rvae"]
@@ -94,7 +95,7 @@ class Settings(CautiousSettings):
     ema: float = Field(
         0.995, ge=0, lt=1, description="Decay of the averaged weights that sequences come from."
     )
-    reservoir: int = Field(1024, ge=0, description="full: past windows kept; 0: none.")
+    reservoir: int = Field(4096, ge=0, description="full: past windows kept; 0: none.")
     recent: float = Field(
         0.5, ge=0, le=1, description="full: share of past windows in a minibatch that are drawn by recency."
     )
