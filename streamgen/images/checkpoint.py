@@ -61,7 +61,8 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What the state is of. A point of the history is a step with the mean losses since the point before."""
+    """What the state is of. A point of the history is a step with the mean losses since the point before,
+    but for those that were never finite."""
 
     model: Mapping[str, Any]  # its settings
     look: Mapping[str, Any]  # how images were brought to one form

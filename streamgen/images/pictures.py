@@ -52,7 +52,7 @@ def png(image_HWC: Images) -> bytes:
 
 
 def losses(history: Sequence[tuple[int, dict[str, float]]], title: str) -> bytes:
-    """The losses over the steps, as PNG."""
+    """The losses over the steps, as PNG. A point without some loss is a gap in its line."""
     try:
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,10 +63,13 @@ def losses(history: Sequence[tuple[int, dict[str, float]]], title: str) -> bytes
         drawing = Figure(figsize=(8, 3.2), layout="constrained")
         FigureCanvasAgg(drawing)
         axes = drawing.add_subplot()
-        names = list(history[-1][1]) if history else []
+        names = list(dict.fromkeys(name for _, point in history for name in point))
         for name, colour in zip(names, (VALUE, OTHER, SOFT), strict=False):
             axes.plot(
-                [step for step, _ in history], [point[name] for _, point in history], color=colour, label=name
+                [step for step, _ in history],
+                [point.get(name, math.nan) for _, point in history],
+                color=colour,
+                label=name,
             )
         axes.set_xlabel("step")
         axes.set_title(title, loc="left")

@@ -16,6 +16,7 @@ N images of H × W pixels, C colours, B of a step; Z latent.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -129,7 +130,8 @@ class Training:
             step = self.step + 1
             losses = self.lessons.step(step)
             for name, value in losses.items():
-                sums.setdefault(name, []).append(value)
+                if math.isfinite(value):  # else the step was skipped
+                    sums.setdefault(name, []).append(value)
             self.manifest = replace(self.manifest, step=step)
             tell(Progress(step, steps, losses, model.skipped))
             if step % every == 0 or step == steps:

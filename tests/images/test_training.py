@@ -168,6 +168,29 @@ def test_updates_that_are_all_skipped_are_a_divergence(tmp_path: Path, model: di
     assert "every update was skipped" in str(outcome.failure)
 
 
+def test_a_skipped_step_is_in_no_mean_of_the_losses(tmp_path: Path, model: dict[str, Any]) -> None:
+    """JSON has no number for it, so that the checkpoint could not be read. Of the first two steps both are
+    skipped, of the next two one: a point without losses, and one that is the other step's."""
+    found, seen = training(tmp_path, model), list[Progress]()
+    learn = found.lessons.step
+    odd = ("loss", "generator")
+
+    def step(number: int) -> dict[str, float]:
+        losses = learn(number)
+        return {
+            name: float("nan") if number <= 3 and name in odd else value for name, value in losses.items()
+        }
+
+    found.lessons.step = step  # type: ignore[method-assign]
+    assert found.run(2, seen.append).failure is None
+    history = dict(existing(open_folder(tmp_path))[0].history)
+    (name,) = set(odd) & set(seen[0].losses)
+    assert name not in history[2]
+    assert history[4][name] == pytest.approx(seen[3].losses[name])
+    assert len(history[2]) == len(seen[0].losses) - 1
+    assert (tmp_path / "losses.png").exists()
+
+
 def test_images_far_from_real_ones_are_a_divergence_only_after_better(tmp_path: Path) -> None:
     found = training(tmp_path, SMALL["gan"])
     decoder = found.model.networks["averaged"]
