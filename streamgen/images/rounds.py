@@ -116,6 +116,7 @@ class Rounds:
     def turn(self) -> None:
         """Look for images; when there are enough, a whole round. Raises a `StopError` for what a person must
         mend."""
+        self._halt.clear()  # no work is under way between turns
         try:
             self._poll(0.0 if self._collecting else IDLE_S)
             if TopicPartition(self.topic, 0) not in self._assigned:
@@ -292,7 +293,6 @@ class Rounds:
 
     def _beside(self, made: Callable[[], Any]) -> Any:
         """What `made` gives, in another thread: who does not poll for minutes is put out of the group."""
-        self._halt.clear()
         with ThreadPoolExecutor(1, "training") as pool:
             made_one: Future[Any] = pool.submit(made)
             try:

@@ -21,7 +21,7 @@ from streamgen.images.checkpoint import Manifest, existing, newest
 from streamgen.images.rounds import Rounds
 from streamgen.images.source import Look
 from streamgen.images.topic import Decoded
-from streamgen.images.training import Training
+from streamgen.images.training import Outcome, Training
 from streamgen.metrics import ImageMetrics
 from streamgen.records import OutputBatch, TopicPartition
 from streamgen.state.folder import open_folder
@@ -359,6 +359,33 @@ def test_a_round_whose_partition_is_lost_is_left_to_another(
     turn(learner)
     assert newest(open_folder(rig.folder)) is None
     assert rig.committed() == {}
+
+
+@pytest.mark.parametrize("fenced", [False, True])
+def test_a_partition_that_comes_back_is_worked_on_again(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, fenced: bool
+) -> None:
+    rig.send(BATCH)
+    transport = rig.transport()
+    learner, ran = rig.learner(transport), Training.run
+
+    def losing(self: Training, *given: Any) -> Outcome:
+        if fenced:
+            transport.fence()
+        else:
+            transport.lose(FIRST)
+        assert learner._halt.wait(10)
+        return ran(self, *given)
+
+    monkeypatch.setattr(Training, "run", losing)
+    turn(learner, 2)
+    assert learner._halt.is_set()
+    monkeypatch.setattr(Training, "run", ran)
+    transport.assign(FIRST)
+    turn(learner)
+    manifest, _ = rig.model()
+    assert manifest.round is not None
+    assert (manifest.round.number, manifest.step) == (1, 4)
 
 
 def test_a_topic_in_colour_stays_in_colour(rig: Rig) -> None:
