@@ -2,7 +2,8 @@
 
 How it answers is in `streamgen.publishing.answering`. Whoever has partition 0 of the topic of requests also
 publishes at a rate. The model is that of the newest whole checkpoint in a folder, which another process may
-be writing to; a training that has diverged or collapsed stores none.
+be writing to; a training that has diverged or collapsed stores none, and one of step 0 has learned nothing
+and is passed over.
 
 N images of H × W pixels, C colours.
 """
@@ -100,7 +101,7 @@ class ImagePublisher(Answering):
         if found is None:
             return  # a trainer removed what was listed: the next look finds what it wrote
         manifest, state = found
-        if self._model is None or self._model[1].checksum != manifest.checksum:
+        if manifest.step > 0 and (self._model is None or self._model[1].checksum != manifest.checksum):
             model = build(manifest.model, manifest.shape, find_device(self._device))
             model.load(state)
             self._model = model, manifest

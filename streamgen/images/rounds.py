@@ -6,7 +6,8 @@ A round
 3. trains the model from before (in the first round a new one) on nine of ten of them;
 4. judges by the tenth: the Fréchet distance of images that the new model draws, and of those that the one
    before draws, in the eyes of a classifier that is taught on the others;
-5. stores the better model, in one file with the offsets where the round ended: from then on it has happened;
+5. stores the better model, in one file with the offsets where the round ended: from then on it has happened
+   (a first model that learned nothing is stored too, with step 0, and is not published);
 6. commits these offsets as the group's, in one transaction with dead letters of what was no image.
 
 The folder decides where the next round begins, and the group's offsets which dead letters are out. A round is
@@ -252,7 +253,9 @@ class Rounds:
             return decoded, training, new, old
 
         decoded, training, new, old = self._beside(made)
-        taken = found is None or old is None or new <= old
+        # A model that has learned nothing is noise: it is never taken, and any other is taken in its place.
+        known = found is not None and found[0].step > 0
+        taken = training.step > 0 and (not known or old is None or new <= old)
         skipped = {f"{number}@{offset}": why for (number, offset), why in decoded.skipped.items()}
         one = Round(plan.number, taken, new, old, skipped)
         if found is None or taken:

@@ -144,6 +144,23 @@ def test_what_is_wrong_is_refused_with_the_reason(rig: Rig, request_: bytes | No
     assert rig.generated() == []
 
 
+def test_a_model_that_has_learned_nothing_is_not_taken_up(tmp_path: Path) -> None:
+    """A training stores one at its beginning, and a first batch that diverged leaves one."""
+    rig = Rig(tmp_path)
+    images = np.random.default_rng(0).integers(0, 255, (8, 16, 16, 1), dtype=np.uint8)
+    training = Training(images, MODEL, Look(), 0, "cpu", open_folder(tmp_path))
+    publisher = rig.publisher()
+    rig.ask(seed=1)
+    turn(publisher)
+    (refused,) = rig.log.records("in.generate.dlq")
+    assert headers(refused)["__streams.errors.exception"] == "no_state"
+    training.run(2, lambda progress: None)
+    rig.clock.sleep(2.0)
+    rig.ask(seed=1)
+    turn(publisher)
+    assert headers(rig.generated()[0])["streamgen_step"] == "2"
+
+
 def test_it_follows_the_folder(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     publisher = rig.publisher()

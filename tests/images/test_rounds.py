@@ -22,6 +22,7 @@ from streamgen.images.rounds import Rounds
 from streamgen.images.source import Look
 from streamgen.images.topic import Decoded
 from streamgen.images.training import Outcome, Training
+from streamgen.images.watch import Watch
 from streamgen.metrics import ImageMetrics
 from streamgen.records import OutputBatch, TopicPartition
 from streamgen.state.folder import open_folder
@@ -386,6 +387,34 @@ def test_a_partition_that_comes_back_is_worked_on_again(
     manifest, _ = rig.model()
     assert manifest.round is not None
     assert (manifest.round.number, manifest.step) == (1, 4)
+
+
+def test_a_first_round_that_learned_nothing_is_not_taken(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else noise would be published. The next one is, however near to real images its own noise was."""
+    rig.send(BATCH)
+    look = Watch.look
+    monkeypatch.setattr(Watch, "look", lambda self, model: "diverged")
+    learner = turn(rig.learner())
+    manifest, _ = rig.model()
+    assert manifest.round is not None
+    assert (manifest.round.number, manifest.round.taken, manifest.step) == (1, False, 0)
+    assert not (rig.folder / "samples.png").exists()
+    assert rig.committed() == {0: 67, 1: 33}
+    monkeypatch.setattr(Watch, "look", look)
+    monkeypatch.setattr(rounds, "distances", lambda *given: (2.0, 1.0))
+    rig.send(BATCH)
+    turn(learner)
+    manifest, _ = rig.model()
+    assert manifest.round is not None
+    assert (manifest.round.number, manifest.round.taken, manifest.step) == (2, True, 4)
+    # A later one that learns nothing is not taken either.
+    monkeypatch.setattr(Watch, "look", lambda self, model: "diverged")
+    monkeypatch.setattr(rounds, "distances", lambda *given: (1.0, 1.0))
+    rig.send(BATCH)
+    turn(learner)
+    manifest, _ = rig.model()
+    assert manifest.round is not None
+    assert (manifest.round.number, manifest.round.taken, manifest.step) == (3, False, 4)
 
 
 def test_a_topic_in_colour_stays_in_colour(rig: Rig) -> None:
