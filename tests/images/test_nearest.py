@@ -29,7 +29,25 @@ def test_a_copy_is_at_no_distance_even_of_an_image_that_is_there_twice() -> None
     training = np.random.default_rng(0).normal(size=(50, 9)) + 1000.0
     training[1] = training[0]
     assert (nearest(training, training).ratio_M == 0.0).all()
-    assert nearest(training, training[:1] + 1.0).ratio_M[0] > 1.0
+
+
+def test_near_copies_are_told_where_training_images_are_there_many_times() -> None:
+    """An image that is there twice is at no distance from its nearest other, while that may be itself."""
+    rng = np.random.default_rng(0)
+    once, held_out = (rng.normal(size=(300, 6)) for _ in range(2))
+    often = once[:100]
+    training = np.concatenate([once, *[often] * 6])
+    # As a network gives them, whose last digits depend on which images it saw at once.
+    training *= 1.0 + 1e-7 * rng.normal(size=training.shape)
+    near = often + 1e-2 * rng.normal(size=often.shape)
+    usual = nearest(training, held_out)
+    assert copied(usual, nearest(training, near)) == 1.0
+    assert usual.ratio_M == pytest.approx(nearest(once, held_out).ratio_M, rel=1e-4)
+
+
+def test_training_images_that_are_all_the_same_are_named() -> None:
+    with pytest.raises(InputError, match="training images are all the same"):
+        nearest(np.full((40, 7), 0.1), np.ones((1, 7)))
 
 
 def test_few_training_images_have_few_neighbours() -> None:
