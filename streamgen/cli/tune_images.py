@@ -27,7 +27,9 @@ def are_images(source: str, model: str | None, config: Path | None) -> bool:
     if model is not None:
         return model in MODELS
     if config is not None:
-        return bool({"model", "images"} & set(read_yaml(config)))
+        given = read_yaml(config)
+        # Beside inputs, `images` is what `streamgen images run` learns.
+        return "model" in given or ("images" in given and "inputs" not in given)
     if Path(source).is_dir() or source.endswith((".npz", "-ubyte", "-ubyte.gz")):
         raise ConfigError(f"{source} holds images: say --model vae or gan.")
     return False

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
+from streamgen.cli.tune_images import are_images
 from streamgen.errors import ConfigError, InputError
 from streamgen.evaluation.context import frechet_distance
 from streamgen.images.classifier import learn
@@ -257,6 +258,24 @@ def test_what_is_wrong_is_a_sentence(
     code, out, err = cli("tune", tmp_path / source, "--study", tmp_path / "study", *options)
     assert (code, out, err.count("\n")) == (1, "", 1), err
     assert said in err
+
+
+@pytest.mark.parametrize(
+    ("text", "pictures"),
+    [
+        ("inputs: [{topic: a}]\nimages: {topic: b}", False),
+        ("inputs: [{topic: a, model: {name: stream_ae}}]", False),
+        ("images: {size: 16}", True),
+        ("model: {name: vae}", True),
+        ("model: {name: vae}\nimages: {size: 16}", True),
+        ("kafka: {bootstrap_servers: h:1}", False),
+    ],
+)
+def test_a_configuration_of_streams_may_have_images_beside_them(
+    tmp_path: Path, text: str, pictures: bool
+) -> None:
+    (tmp_path / "app.yaml").write_text(text)
+    assert are_images("a.csv", None, tmp_path / "app.yaml") is pictures
 
 
 def test_a_model_of_batches_is_built_for_a_trial_alone() -> None:
