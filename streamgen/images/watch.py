@@ -51,10 +51,12 @@ class Watch:
         self._updates, self._skipped = updates, model.skipped
         if stuck:
             return "diverged: every update was skipped, since its loss was not finite"
-        drawn_BCHW = model.draw(model.normal(generator(0, "watch", None, model.name, 0), LOOKED_AT))
+        noise_BZ = model.normal(generator(0, "watch", None, model.name, 0), LOOKED_AT)
+        # As many at once as it learns from: those fit in memory, and more may not.
+        drawn_BCHW = torch.cat([model.draw(part_BZ).cpu() for part_BZ in noise_BZ.split(model.micro)])
         if not bool(torch.isfinite(drawn_BCHW).all()):
             return "diverged: its images are not finite"
-        drawn_ME = _features(drawn_BCHW.clamp(-1.0, 1.0).cpu())
+        drawn_ME = _features(drawn_BCHW.clamp(-1.0, 1.0))
         spread = float(drawn_ME.var(axis=0).sum()) / self._variance
         distance = frechet_distance(self._real_NE, drawn_ME) / self._variance
         if self.spread > _GOOD_SPREAD and spread < _COLLAPSED:

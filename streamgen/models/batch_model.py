@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from streamgen.errors import StateError
+from streamgen.errors import ConfigError, StateError
 from streamgen.models.descent import BatchSettings, Descent
 from streamgen.models.image_parts import Shape
 
@@ -95,7 +95,7 @@ class BatchModel(ABC):
         """One step of a network on the mean loss of `rows` images, `micro` of them at a time.
 
         `loss_of` gives the loss of some rows, and whatever else is to be reported, each a mean over them.
-        Returns the means over all.
+        Returns the means over all. Raises `ConfigError` when the memory does not hold one image.
         """
         network = self.networks[name]
         while True:
@@ -103,8 +103,13 @@ class BatchModel(ABC):
                 totals = self._gradients(rows, loss_of)
                 break
             except RuntimeError as error:
-                if not _is_memory(error) or self.micro == 1:
+                if not _is_memory(error):
                     raise
+                if self.micro == 1:
+                    raise ConfigError(
+                        f"The memory of the {self.device.type} does not hold one image at a time of this "
+                        f"{self.name}: choose a smaller model.width, images.size or model.batch."
+                    ) from error
             # Outside the handler: the error holds on to the tensors that filled the memory.
             network.zero_grad(set_to_none=True)
             self.micro = max(1, self.micro // 2)

@@ -39,7 +39,7 @@ from streamgen.models.noise import generator
 from streamgen.models.pixels import Units, to_minmax
 
 _LARGEST_LOG = 8.0  # of a variance of q
-_AT_ONCE = 256
+_AT_ONCE = 256  # images whose noise is drawn at once
 
 
 class Settings(BatchSettings):
@@ -204,7 +204,8 @@ class VAE(BatchModel):
         for start in range(0, len(images_NHWC), _AT_ONCE):
             image_BCHW = to_minmax(images_NHWC[start : start + _AT_ONCE], self.device)
             noise_BZ = self.normal(generator(0, "elbo", None, self.name, start), len(image_BCHW))
-            with torch.no_grad():
-                distortion_B, rate_B = self.averaged.terms(image_BCHW, noise_BZ)
-            found.append(-(distortion_B + rate_B).double().cpu().numpy() / math.prod(self.shape))
+            for part in self._parts(len(image_BCHW)):  # what was learned fits, and no more may
+                with torch.no_grad():
+                    distortion_B, rate_B = self.averaged.terms(image_BCHW[part], noise_BZ[part])
+                found.append(-(distortion_B + rate_B).double().cpu().numpy() / math.prod(self.shape))
         return np.concatenate(found)

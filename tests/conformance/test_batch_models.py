@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from streamgen.errors import ConfigError, StateError
+from streamgen.images.watch import Watch
 from streamgen.models import batch
 from streamgen.models.batch_model import BatchModel, Images
 from streamgen.models.noise import generator
 from streamgen.models.pixels import to_pixels
+from streamgen.models.vae import VAE
 
 SIZE, COLOURS = 16, 3
 PRESETS = [
@@ -181,22 +183,26 @@ def test_a_micro_batch_changes_no_more_than_rounding(kind: tuple[str, str]) -> N
             torch.testing.assert_close(move, moved, rtol=1e-3, atol=1e-6)
 
 
-def test_out_of_memory_halves_the_micro_batch_and_makes_the_same_step(
-    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The allocator's error is made here: a network that takes at most three images."""
-    short, small = started(kind), started(kind)
-    small.micro = 2
-    for network in short.networks.values():
+def limited(model: BatchModel, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator's error is made here: a network that takes at most so many images."""
+    for network in model.networks.values():
         for part in network.children():
             forward = part.forward
 
-            def limited(*given: torch.Tensor, forward: object = forward) -> object:
-                if len(given[0]) > 6:  # the discriminator sees two images at once
+            def short(*given: torch.Tensor, forward: object = forward) -> object:
+                if len(given[0]) > most:
                     raise torch.OutOfMemoryError("CUDA out of memory")
                 return forward(*given)  # type: ignore[operator]
 
-            monkeypatch.setattr(part, "forward", limited)
+            monkeypatch.setattr(part, "forward", short)
+
+
+def test_out_of_memory_halves_the_micro_batch_and_makes_the_same_step(
+    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short, small = started(kind), started(kind)
+    small.micro = 2
+    limited(short, 6, monkeypatch)  # of which the discriminator sees two at once
     for model in (short, small):
         model.learn(images(8), np.random.default_rng(1))
     assert short.micro in (2, 4)
@@ -205,6 +211,29 @@ def test_out_of_memory_halves_the_micro_batch_and_makes_the_same_step(
     again.micro = short.micro
     again.learn(images(8), np.random.default_rng(1))
     assert_same(short, again)
+
+
+def test_memory_that_does_not_hold_one_image_is_a_sentence(
+    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = started(kind)
+    limited(model, 0, monkeypatch)
+    with pytest.raises(ConfigError, match=r"one image .* smaller model.width, images.size or model.batch"):
+        model.learn(images(8), np.random.default_rng(1))
+
+
+def test_what_is_drawn_and_judged_while_it_learns_is_no_more_at_once_than_what_is_learned(
+    kind: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, short = started(kind), started(kind)
+    short.micro = 3
+    limited(short, 3, monkeypatch)
+    watches = [Watch(images(8)) for _ in range(2)]
+    for watch, model in zip(watches, (whole, short), strict=True):
+        assert watch.look(model) is None
+    assert watches[0].state() == pytest.approx(watches[1].state(), rel=1e-3)
+    if isinstance(whole, VAE) and isinstance(short, VAE):
+        np.testing.assert_allclose(short.elbo(images(300)), whole.elbo(images(300)), rtol=1e-4)
 
 
 def test_another_networks_state_is_refused(kind: tuple[str, str]) -> None:
