@@ -105,6 +105,7 @@ class Training:
                 self.lessons.start()
             else:
                 self.model.load(begin)
+                self.watch.load({}, self.model)
             self._store()
         else:
             _check_same(self.manifest, found[0], folder)

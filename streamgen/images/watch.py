@@ -8,8 +8,8 @@ failed has failed in that too. In units of the real images' whole variance in th
 
 A training has collapsed when the spread, which was above a half at a distance below 1, is below a tenth; and
 diverged when the distance, which was below a quarter, is above 1, when an image is not finite, or when every
-update since the last look was skipped. A model that never did well has not failed: its first images are
-noise, of any spread, or all alike.
+update of one of its networks since the last look was skipped. A model that never did well has not failed: its
+first images are noise, of any spread, or all alike.
 
 N images of H × W pixels, C colours; E features.
 """
@@ -42,18 +42,18 @@ class Watch:
         self._real_NE = _features(to_minmax(images_NHWC[chosen_N], torch.device("cpu")))
         self._variance = max(float(self._real_NE.var(axis=0).sum()), 1e-6)
         self.spread, self.distance = 0.0, float("inf")  # the best so far; the spread of what was near
-        self._updates = self._skipped = 0
+        self._counted: dict[str, tuple[int, int]] = {}  # updates and skipped ones of each network
 
     def look(self, model: BatchModel) -> str | None:
         """What is wrong, if something is."""
-        updates = sum(descent.updates for descent in model.descents.values())
-        stuck = model.skipped > self._skipped and updates == self._updates
-        self._updates, self._skipped = updates, model.skipped
-        if stuck:
-            return "diverged: every update was skipped, since its loss was not finite"
+        before, self._counted = self._counted, _counts(model)
+        for name, (updates, skipped) in self._counted.items():
+            updates_before, skipped_before = before.get(name, (0, 0))
+            if skipped > skipped_before and updates == updates_before:
+                return f"diverged: every update of its {name} was skipped, since its loss was not finite"
         noise_BZ = model.normal(generator(0, "watch", None, model.name, 0), LOOKED_AT)
         # As many at once as it learns from: those fit in memory, and more may not.
-        drawn_BCHW = torch.cat([model.draw(part_BZ).cpu() for part_BZ in noise_BZ.split(model.micro)])
+        drawn_BCHW = torch.cat([model.draw(part_BZ).cpu() for part_BZ in torch.split(noise_BZ, model.micro)])
         if not bool(torch.isfinite(drawn_BCHW).all()):
             return "diverged: its images are not finite"
         drawn_ME = _features(drawn_BCHW.clamp(-1.0, 1.0))
@@ -76,8 +76,11 @@ class Watch:
     def load(self, state: dict[str, float], model: BatchModel) -> None:
         """Undo `state`; `model` is as it was then."""
         self.spread, self.distance = state.get("spread", 0.0), state.get("distance", float("inf"))
-        self._updates = sum(descent.updates for descent in model.descents.values())
-        self._skipped = model.skipped
+        self._counted = _counts(model)
+
+
+def _counts(model: BatchModel) -> dict[str, tuple[int, int]]:
+    return {name: (descent.updates, descent.skipped) for name, descent in model.descents.items()}
 
 
 def _features(image_NCHW: Tensor) -> Floats:

@@ -165,7 +165,39 @@ def test_updates_that_are_all_skipped_are_a_divergence(tmp_path: Path, model: di
 
     outcome = found.run(2, break_it)
     assert outcome.step == 2
-    assert "every update was skipped" in str(outcome.failure)
+    assert "every update of its" in str(outcome.failure)
+
+
+@pytest.mark.parametrize("broken", ["discriminator", "generator"])
+def test_a_network_that_stands_still_is_a_divergence_whatever_the_other_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    found = training(tmp_path, SMALL["gan"])
+    descent = found.model.descents[broken]
+    step = descent.step
+    monkeypatch.setattr(
+        descent, "step", lambda loss: step(loss if found.model.descents[broken].updates < 2 else torch.nan)
+    )
+    outcome = found.run(2, nothing)
+    assert outcome.step == 2
+    assert str(outcome.failure) == (
+        f"At step 4 the model has diverged: every update of its {broken} was skipped, since its loss was not "
+        "finite."
+    )
+
+
+def test_a_training_that_begins_with_a_model_counts_from_there(
+    tmp_path: Path, model: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training(tmp_path / "first", model).run(2, nothing)
+    begin, folder = state(tmp_path / "first"), open_folder(tmp_path / "next")
+    found = Training(images(), model, Look(), 1, "cpu", folder, None, begin)
+    for descent in found.model.descents.values():
+        step = descent.step
+        monkeypatch.setattr(descent, "step", lambda loss, step=step: step(torch.nan))
+    outcome = found.run(2, nothing)
+    assert outcome.step == 0
+    assert "At step 2 the model has diverged: every update of its" in str(outcome.failure)
 
 
 def test_a_skipped_step_is_in_no_mean_of_the_losses(tmp_path: Path, model: dict[str, Any]) -> None:
