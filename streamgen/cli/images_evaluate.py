@@ -93,7 +93,10 @@ def _read(source: str) -> tuple[Images, Ints | None]:
     path, _, name = source.partition(".npz:")
     path = f"{path}.npz" if name else source
     try:
-        with np.load(path) as held:  # without pickles
+        held = np.load(path)  # without pickles
+        if not isinstance(held, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one bare array")
+        with held:
             if not name:
                 names = [
                     one for one in held.files if held[one].dtype == np.uint8 and held[one].ndim in (3, 4)

@@ -66,12 +66,14 @@ def test_without_training_data_half_of_the_real_images_teach(cli: Callable[..., 
 def test_what_cannot_be_read_is_named(cli: Callable[..., Said], file: Path) -> None:
     folder = file.parent
     (folder / "text.npz").write_text("no images")
+    np.save(folder / "bare.npy", np.zeros((30, 16, 16), np.uint8))
     np.savez(folder / "objects.npz", made=np.array([{}]))
     for real, said in (
         (file, "holds 2 arrays of images (train, test): name one, as"),
         (f"{file}:none", "shapes.npz holds no array none."),
         (folder / "text.npz", "text.npz is no file of images"),
         (f"{folder}/objects.npz:made", "objects.npz is no file of images"),
+        (folder / "bare.npy", "bare.npy is no file of images (it holds one bare array): give a .npz file."),
         (folder / "missing.npz", "missing.npz is no file of images"),
         (f"{file}:train_label", "The real images are int64 of shape"),
     ):
