@@ -6,6 +6,7 @@ reason. Only when nothing is left, or what is left does not fit together, it is 
     not an image, cut short, corrupt    skipped
     more than `LIMIT` pixels            skipped, from its header: it is never decoded (a decompression bomb)
     16 bits a value                     the upper 8 of them
+    floating-point values               skipped: which of them is white is not known
     animated                            its first picture
     CMYK, palette, grey among colours   converted
     transparent                         laid on white
@@ -163,18 +164,23 @@ def _decoded(pillow: Any, file: BinaryIO, look: Look) -> Images:
 
 
 def _plain(pillow: Any, opened: Image.Image) -> Image.Image:
-    """Eight bits of grey or of three colours, upright, on white."""
+    """Eight bits of grey or of three colours, upright, on white. `ValueError`: white is not known."""
     from PIL import ImageOps
 
+    if opened.mode == "F":
+        raise ValueError(
+            "its values are floating-point, and which is white is not known: save it with 8 or 16 bits"
+        )
     upright: Image.Image = ImageOps.exif_transpose(opened)
     if upright.mode.startswith("I"):  # 16 bits, which Pillow's own conversion would cut off at 255
         deep = np.asarray(upright).astype(np.int64).clip(0, 65535)
         return pillow.fromarray((deep >> 8).astype(np.uint8))  # type: ignore[no-any-return]
+    kind = "L" if upright.mode in ("1", "L", "LA") else "RGB"
     if upright.has_transparency_data:
         drawn = upright.convert("RGBA")
         white = pillow.new("RGBA", drawn.size, "white")
-        upright = pillow.alpha_composite(white, drawn).convert("L" if upright.mode == "LA" else "RGB")
-    return upright.convert("L" if upright.mode in ("1", "L", "LA", "F") else "RGB")
+        upright = pillow.alpha_composite(white, drawn).convert(kind)
+    return upright.convert(kind)
 
 
 def _npz(path: Path, array: str | None) -> NDArray[Any]:

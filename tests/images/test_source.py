@@ -101,6 +101,27 @@ def test_every_mode_comes_to_eight_bits_of_colour(tmp_path: Path) -> None:
     np.testing.assert_allclose(middle, expected, atol=3)
 
 
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_grey_with_a_transparent_level_stays_grey(tmp_path: Path, mode: str) -> None:
+    drawn = Image.new(mode, (16, 16), 0)
+    drawn.putpixel((3, 2), 1 if mode == "1" else 77)
+    drawn.save(tmp_path / "a.png", transparency=0)
+    (image_HWC,) = read_images(tmp_path, OWN).images_NHWC
+    assert image_HWC.shape == (16, 16, 1)
+    assert image_HWC[2, 3, 0] == (255 if mode == "1" else 77)
+    assert image_HWC[0, 0, 0] == 255
+
+
+def test_floating_point_values_are_skipped_with_a_reason(tmp_path: Path) -> None:
+    Image.fromarray(np.full((16, 16), 0.5, np.float32)).save(tmp_path / "a.tiff")
+    save(tmp_path, pictures(1))
+    found = read_images(tmp_path, OWN)
+    assert len(found.images_NHWC) == 1
+    assert found.skipped == {
+        "a.tiff": "its values are floating-point, and which is white is not known: save it with 8 or 16 bits"
+    }
+
+
 def test_grey_and_colour_as_asked(tmp_path: Path) -> None:
     Image.new("L", (16, 16), 10).save(tmp_path / "a.png")
     Image.new("RGB", (16, 16), (0, 255, 0)).save(tmp_path / "b.png")
