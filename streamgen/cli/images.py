@@ -121,7 +121,7 @@ def fit(
         _say(f"{outcome.skipped} updates were skipped, since their loss was not finite")
     if outcome.failure is not None:
         _say(f"{outcome.failure} Went back to the checkpoint of step {outcome.step} in {state}, and ended.")
-        _say("Try a smaller model.learning_rate, or another --seed.")
+        _say("Try a smaller model.learning_rate, or another --seed, with another --state.")
         raise typer.Exit(1)
     _say(f"done: step {outcome.step}, in {state}")
 

@@ -42,6 +42,7 @@ def test_a_training_that_collapses_ends_with_an_exit_code(
     code, _, said = cli(*fit)
     assert code == 1
     assert f"Went back to the checkpoint of step 2 in {state}, and ended." in said
+    assert "Try a smaller model.learning_rate, or another --seed, with another --state" in said
     assert "done" not in said
 
 
