@@ -11,7 +11,7 @@ N images of H × W pixels, C colours.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,6 +142,12 @@ class ImagePublisher(Answering):
             pending = Pending(batch, (raw.source, offset), topic, KIND, len(batch))
         self._metrics.asked(topic, KIND, self._clock() - began)
         return pending
+
+    def _drop(self, gone: Iterable[TopicPartition]) -> None:
+        gone = set(gone)
+        if TopicPartition(self._input.generate_topic, 0) in gone:
+            self._interval = None  # what follows is published by another one, until it comes back
+        super()._drop(gone)
 
     def _generate(self) -> None:
         every = self._input.generate.every

@@ -20,6 +20,7 @@ from streamgen.images.publisher import ImagePublisher
 from streamgen.images.source import Look
 from streamgen.images.training import Training
 from streamgen.metrics import PublisherMetrics
+from streamgen.records import TopicPartition
 from streamgen.state.folder import open_folder
 from streamgen.testing import Crash, Fault, LogRecord, MemoryLog, MemoryTransport
 
@@ -198,6 +199,27 @@ def test_every_request_is_answered_once_whatever_happens(rig: Rig, fault: Fault)
     rig.ask(seed=3, correlation_id="3")
     turn(publisher, 8)
     assert [headers(record)["streamgen_correlation_id"] for record in rig.generated()] == list("0123")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_another_one_published_meanwhile_is_not_published_again(state: Path, again: bool) -> None:
+    """Whether it is a turn before the partition comes back, or the same one."""
+    rig = Rig(state, every="10s")
+    transport = rig.transport()
+    publisher = rig.publisher(transport)
+    turn(publisher)
+    transport.lose(TopicPartition("in.generate", 0))
+    if again:
+        transport.assign(TopicPartition("in.generate", 0))
+    else:
+        turn(publisher)
+        transport.assign(TopicPartition("in.generate", 0))
+    rig.wall = 1_031.0
+    turn(publisher)
+    assert rig.generated() == []
+    rig.wall = 1_041.0
+    turn(publisher)
+    assert {headers(record)["streamgen_seed"] for record in rig.generated()} == {"104"}
 
 
 def test_at_a_rate_each_interval_has_its_own_images_once(state: Path) -> None:
