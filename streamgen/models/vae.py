@@ -55,7 +55,11 @@ class Settings(BatchSettings):
     couplings: int = Field(6, ge=1, le=64, description="Affine couplings of the flow.")
     kl_weight: float = Field(1.0, ge=0, description="β, weight of the KL term after annealing.")
     kl_annealing: int = Field(500, ge=1, description="Steps over which that weight grows from 0.")
-    free_bits: float = Field(0.0, ge=0, description="Nats of each latent dimension that cost nothing.")
+    free_bits: float = Field(
+        0.0,
+        ge=0,
+        description="Nats, times the latent's dimensions, below which an image's rate costs nothing.",
+    )
 
     def idle(self) -> dict[str, str]:
         """See `BatchSettings`."""

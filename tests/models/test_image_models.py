@@ -86,6 +86,24 @@ def test_the_likelihood_of_grey_levels_is_the_logistics() -> None:
         assert log_p.exp().sum().item() == pytest.approx(1.0)
 
 
+def test_free_bits_are_of_the_whole_latent_of_an_image() -> None:
+    """An image with a rate below them costs as much as they are, whichever dimension it is in."""
+    settings = {"name": "vae", "width": 4, "latent": 4, "prior": "normal", "kl_annealing": 1, "ema": 0.0}
+    images, found = pictures(8), {}
+    for free_bits in (0.0, 0.5, 1000.0):
+        model = batch.build(settings | {"free_bits": free_bits}, (3, 16, 16), "cpu")
+        assert isinstance(model, VAE)
+        model.start(images, np.random.default_rng(0))
+        with torch.no_grad():
+            noise_BZ = model.normal(np.random.default_rng(1), 8)
+            _, rate_B = model.network.terms(to_minmax(images, CPU), noise_BZ)
+        cost = np.maximum(rate_B.numpy(), 4 * free_bits).mean() / 768
+        losses = model.learn(images, np.random.default_rng(1))
+        assert losses["loss"] == pytest.approx(losses["distortion"] + cost, rel=1e-5)
+        found[free_bits] = losses["loss"]
+    assert found[0.0] < found[1000.0]
+
+
 @pytest.mark.parametrize("Z", [2, 7])
 def test_the_flow_is_undone_and_its_determinant_is_that_of_its_jacobian(Z: int) -> None:
     flow = Flow(Z, 4, "leaky_relu").double()
