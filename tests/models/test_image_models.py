@@ -11,7 +11,7 @@ from streamgen.models import batch
 from streamgen.models.batch_model import Images
 from streamgen.models.descent import Descent, average
 from streamgen.models.gan import GAN
-from streamgen.models.image_parts import Clip, Tree, initialise
+from streamgen.models.image_parts import Clip, Plain, PlainPicture, Tree, initialise
 from streamgen.models.pixels import Normalisation, Units, to_minmax, to_pixels
 from streamgen.models.vae import VAE, Flow, log_likelihood
 
@@ -214,6 +214,55 @@ def test_none_and_minmax_are_known() -> None:
         units = Units(1)
         units.fit(kind, pictures(2, colours=1))  # type: ignore[arg-type]
         np.testing.assert_allclose(units(black_white).flatten(), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("model", "widths"),
+    [
+        ("gan", {"generator": (100, 128, 256, 768), "discriminator": (768, 256, 128, 1)}),
+        ("vae", {"encoder": (768, 128, 64, 64), "decoder": (32, 64, 128, 768)}),
+    ],
+)
+def test_the_papers_networks_are_as_wide_as_documented(
+    model: str, widths: dict[str, tuple[int, ...]]
+) -> None:
+    settings = {"name": model, "preset": "paper", **({"latent": 100} if model == "gan" else {})}
+    built = batch.build(settings, (3, 16, 16), "cpu")
+    parts = (
+        dict(built.networks) if isinstance(built, GAN) else dict(built.networks["network"].named_children())
+    )
+    for name, expected in widths.items():
+        layers = [one for one in parts[name].modules() if isinstance(one, torch.nn.Linear)]
+        assert [layers[0].in_features, *(one.out_features for one in layers)] == list(expected)
+        plains = [one for one in parts[name].modules() if isinstance(one, Plain)]
+        x = torch.tensor([-1.0, 2.0])
+        assert [one._act(x).tolist() for one in plains] == [pytest.approx([-0.2, 2.0])]
+    assert not any(isinstance(one, torch.nn.Conv2d) for one in built.networks["averaged"].modules())
+
+
+def test_the_papers_images_are_bounded_by_tanh() -> None:
+    drawing = PlainPicture((4, 8), "leaky_relu", (1, 16, 16))
+    noise_BZ = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    expected = torch.tanh(drawing.plain(noise_BZ)).view(3, 1, 16, 16)
+    torch.testing.assert_close(drawing(noise_BZ), expected)
+    for name, part in (("gan", "generator"), ("vae", "network.decoder")):
+        model = batch.build({"name": name, "preset": "paper"}, (1, 16, 16), "cpu")
+        assert isinstance(torch.nn.ModuleDict(model.networks).get_submodule(part), PlainPicture)
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+@pytest.mark.parametrize("name", ["vae", "gan"])
+def test_images_that_are_not_square_are_learned_and_drawn(name: str, preset: str) -> None:
+    settings = {"name": name, "preset": preset, "width": 4, "latent": 4, "batch": 8}
+    images_NHWC = pictures(8, 32)[:, :16]
+    model = batch.build(settings, (3, 16, 32), "cpu")
+    model.start(images_NHWC, np.random.default_rng(0))
+    before = model.state()
+    for step in range(2):
+        assert np.isfinite(list(model.learn(images_NHWC, np.random.default_rng(step)).values())).all()
+    assert model.skipped == 0
+    assert any(not torch.equal(before[key], tensor) for key, tensor in model.state().items())
+    assert model.draw(model.normal(np.random.default_rng(0), 3)).shape == (3, 3, 16, 32)
 
 
 def test_pixels_come_back() -> None:
