@@ -78,6 +78,23 @@ def test_the_images_are_those_between_the_offsets_in_their_order(log: MemoryLog)
         log.append(TOPIC, image(99), partition=0)  # what comes later is no part of it
 
 
+def test_jpeg_is_decoded_as_png_is(log: MemoryLog) -> None:
+    down = np.linspace(0, 255, 16).astype(np.uint8)
+    drawn = np.stack(np.broadcast_arrays(down[:, None], down[None], np.uint8(90)), axis=-1)
+    files = []
+    for kind, more in (("PNG", {}), ("JPEG", {"quality": 100, "subsampling": 0})):
+        file = io.BytesIO()
+        Image.fromarray(drawn).save(file, kind, **more)
+        files.append(file.getvalue())
+    for value in files:
+        log.append(TOPIC, value, partition=0)
+    found = read(MemoryTail(log), cut(log, (12, 0), (14, 0)))
+    assert found.skipped == {}
+    assert files[1].startswith(b"\xff\xd8")
+    np.testing.assert_array_equal(found.images_NHWC[0], drawn)
+    np.testing.assert_allclose(found.images_NHWC[1].astype(int), drawn.astype(int), atol=6)
+
+
 def test_what_is_gone_is_an_error_also_when_it_goes_meanwhile(log: MemoryLog) -> None:
     whole = cut(log, (0, 0), (12, 12))
 
