@@ -19,7 +19,7 @@ from streamgen.evaluation.moments import (
     marginal_difference,
 )
 from streamgen.evaluation.neighbours import NEIGHBOURS, neighbourhood
-from streamgen.evaluation.windows import checked, halves
+from streamgen.evaluation.windows import checked, halves, thinned
 from streamgen.records import Floats
 
 # Figures by name, of real and generated windows, with a seed.
@@ -87,8 +87,8 @@ def evaluate(
 
     For each seed the real windows are halved at random in blocks of neighbours. One half is compared with the
     other, which is the null, and with as many generated windows, drawn at random: equal sizes, for all
-    figures depend on them. Raises `InputError` for windows that cannot be compared, or fewer than `FEWEST` of
-    a kind.
+    figures depend on them. Where fewer are generated, the other half is thinned over its whole time. Raises
+    `InputError` for windows that cannot be compared, or fewer than `FEWEST` of a kind.
     """
     checked(real_NTD, generated_MTD)
     if min(len(real_NTD), len(generated_MTD)) < FEWEST or seeds < 2:
@@ -100,11 +100,12 @@ def evaluate(
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         block = max(1, len(real_NTD) // (2 * BLOCKS))
-        mine, others = (real_NTD[half] for half in halves(len(real_NTD), block, rng))
-        count = min(len(others), len(generated_MTD))
+        mine_N, others_N = halves(len(real_NTD), block, rng)
+        count = min(len(others_N), len(generated_MTD))
         drawn = generated_MTD[rng.permutation(len(generated_MTD))[:count]]
+        mine, others = real_NTD[mine_N], real_NTD[thinned(others_N, BLOCKS, count, rng)]
         for measure in measures:
-            null = measure(mine, others[:count], seed)
+            null = measure(mine, others, seed)
             for name, value in measure(mine, drawn, seed).items():
                 found.setdefault(name, []).append((value, null[name]))
     return [over_seeds(name, np.array(values)) for name, values in found.items()]

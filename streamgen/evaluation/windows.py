@@ -68,3 +68,14 @@ def halves(count: int, block: int, rng: np.random.Generator) -> tuple[Ints, Ints
     order = rng.permutation(block_N[-1] + 1)
     mine_N = np.isin(block_N, order[: len(order) // 2])
     return np.flatnonzero(mine_N), np.flatnonzero(~mine_N)
+
+
+def thinned(half_N: Ints, pieces: int, count: int, rng: np.random.Generator) -> Ints:
+    """`count` of a half: of each of its `pieces` stretches a run of neighbours, at a random place. So few
+    windows are of the whole stream too, as few that are drawn from it by chance are, and still of runs."""
+    shares = zip(np.array_split(half_N, pieces), np.array_split(np.arange(count), pieces), strict=True)
+    runs = []
+    for stretch, share in shares:
+        first = int(rng.integers(len(stretch) - len(share) + 1))
+        runs.append(stretch[first : first + len(share)])
+    return np.concatenate(runs)

@@ -17,7 +17,7 @@ from streamgen.evaluation import (
     neighbourhood,
 )
 from streamgen.evaluation.moments import correlations
-from streamgen.evaluation.windows import halves
+from streamgen.evaluation.windows import halves, thinned
 from streamgen.records import Floats
 
 
@@ -37,6 +37,19 @@ def test_halves_are_disjoint_whole_and_made_of_blocks() -> None:
     mine, others = halves(103, 10, np.random.default_rng(0))
     assert sorted([*mine, *others]) == list(range(103))
     assert {n // 10 for n in mine}.isdisjoint(n // 10 for n in others)
+
+
+@pytest.mark.parametrize("count", [10, 24, 59, 60])
+def test_a_thinned_half_is_of_the_whole_half_in_runs(count: int) -> None:
+    half_N = np.arange(200, 320, 2)
+    found_N = thinned(half_N, 10, count, np.random.default_rng(0))
+    assert len(found_N) == count
+    assert (np.diff(found_N) > 0).all()
+    assert set(found_N) <= set(half_N)
+    stretch_N = (found_N - 200) // 12
+    assert sorted(set(stretch_N)) == list(range(10))
+    for stretch in range(10):
+        assert set(np.diff(found_N[stretch_N == stretch])) <= {2}
 
 
 @pytest.mark.parametrize("shift", [0.3, 2.0])

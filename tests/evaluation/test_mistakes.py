@@ -88,6 +88,20 @@ def test_the_stream_itself_is_not(real: Floats) -> None:
     assert len(caught) <= 7, caught
 
 
+def drifting(seed: int) -> Floats:
+    rise = np.linspace(0, 10, 400)[:, None, None]
+    return rise + np.random.default_rng(seed).normal(size=(400, LENGTH, 1))
+
+
+def test_few_generated_windows_of_a_stream_that_drifts_have_a_null_of_all_its_time() -> None:
+    some = np.random.default_rng(0).permutation(400)[:60]
+    for spoil, caught in ((0.0, False), (2.0, True)):
+        figures = evaluate(drifting(0), drifting(1)[some] + spoil, 5, QUICK)
+        found = {figure.name: figure for figure in figures}
+        assert found["marginal difference"].worse_than_real == caught, found["marginal difference"]
+        assert found["marginal difference"].null < 0.4
+
+
 def test_copies_are_caught_though_all_else_is_perfect(real: Floats) -> None:
     found = evaluate(real, real[::-1].copy(), measures=QUICK)
     assert not any(figure.worse_than_real for figure in found if figure.name == "precision")
