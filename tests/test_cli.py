@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import socketserver
 import struct
@@ -145,6 +146,51 @@ def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
     assert (code, "holds x of shape (120, 10, 1) and 2 columns" in err) == (1, True)
     code, _, err = cli("evaluate", tmp_path / "real.csv", tmp_path / "real.csv", "--quick")
     assert (code, "is no file of sequences" in err) == (1, True)
+
+
+def test_evaluate_finds_copies_of_what_was_learned(cli: Callable[..., Said], tmp_path: Path) -> None:
+    """Sequences that begin anywhere among the learned rows, beside the stream's own as it goes on."""
+    rng = np.random.default_rng(0)
+    series = rng.normal(size=(6000, 2))
+    for n in range(1, len(series)):
+        series[n] += 0.8 * series[n - 1]
+    learned, later, further = series[:2000], series[2000:4000], series[4000:]
+    for name, rows in (("learned", learned), ("later", later)):
+        (tmp_path / f"{name}.csv").write_text("x,y\n" + "".join(f"{x!r},{y!r}\n" for x, y in rows.tolist()))
+    own = further.reshape(-1, 10, 2)
+    copied = np.stack([learned[first : first + 10] for first in rng.integers(1990, size=100)])
+    for name, windows in (
+        ("own", own),
+        ("copied", copied),
+        ("some", np.concatenate([own[:60], copied[:40]])),
+    ):
+        np.savez(tmp_path / name, x=windows, columns=np.array(["x", "y"]))
+
+    def judged(name: str, real: str = "later") -> tuple[str, dict[str, str]]:
+        files = (tmp_path / f"{real}.csv", tmp_path / f"{name}.npz", "--train", tmp_path / "learned.csv")
+        page = ("--page", tmp_path / "new") if name == "some" else ()
+        code, out, err = cli("evaluate", *files, "--quick", *page)
+        assert code == (0 if real == "later" else 1), err
+        return out + err, {line.split("  ")[0]: line for line in out.splitlines()}
+
+    out, lines = judged("own")
+    assert out.startswith("200 real and 200 generated windows of 10 records; 1991 that were learned\n")
+    assert not lines["copies"].endswith("worse than real")
+    value, null = (float(word) for word in lines["copies"].split()[2:4])
+    assert 0.0 <= value < 0.15
+    assert 0.01 < null < 0.12
+    line = judged("copied")[1]["copies"]
+    assert line.split()[2] == "1.0000"
+    assert line.endswith("worse than real")
+    assert judged("some")[1]["copies"].endswith("worse than real")
+    assert re.search(
+        "<td>copies</td><td>lower</td>.*worse than real", (tmp_path / "new" / "evaluation.html").read_text()
+    )
+    assert "of 100 real windows are among those that were learned, so copies" in judged("own", "learned")[0]
+    code, _, err = cli(
+        "evaluate", tmp_path / "later.csv", "--train", tmp_path / "learned.csv", "--state", "s"
+    )
+    assert (code, "Copies are found among generated sequences" in err) == (1, True)
 
 
 def test_evaluate_a_state(cli: Callable[..., Said], tmp_path: Path) -> None:

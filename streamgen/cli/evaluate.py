@@ -33,6 +33,14 @@ def evaluate(
             help="State that fit, or a worker, has kept, to be judged by rows that it has not learned.",
         ),
     ] = None,
+    train: Annotated[
+        Path | None,
+        typer.Option(
+            "--train",
+            metavar="FILE.csv",
+            help="Rows that were learned, to find copies of them; FILE.csv is then of rows that were not.",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Random halves that are compared.")] = 3,
     quick: Annotated[
         bool, typer.Option("--quick", help="Leave the judges out that are networks and take minutes.")
@@ -47,8 +55,9 @@ def evaluate(
     """Judge generated sequences against real ones, or a learned state by rows that it has not learned.
 
     The file is cut into windows as long as the sequences, which do not overlap. Every figure stands beside
-    its null, which is what real windows give against real ones. With --state it also says how likely the
-    file's rows are to what was learned, beside a prediction of the last value.
+    its null, which is what real windows give against real ones. With --train, copies of what was learned are
+    found. With --state it also says how likely the file's rows are to what was learned, beside a prediction
+    of the last value.
     """
     from streamgen.errors import ConfigError
 
@@ -56,10 +65,12 @@ def evaluate(
         raise ConfigError("There is nothing to judge: name a file of sequences, or a state with --state.")
     if page is not None and generated is None:
         raise ConfigError("The page is of generated sequences: name a file of them.")
+    if train is not None and generated is None:
+        raise ConfigError("Copies are found among generated sequences: name a file of them.")
     if state is not None:
         _judge_state(file, state, timestamp_column, key_column)
     if generated is not None:
-        _judge_sequences(file, generated, seeds, quick, page, timestamp_column, key_column)
+        _judge_sequences(file, generated, train, seeds, quick, page, timestamp_column, key_column)
 
 
 def _judge_state(file: Path, state: Path, timestamp: str | None, key: str | None) -> None:
@@ -83,18 +94,22 @@ def _judge_state(file: Path, state: Path, timestamp: str | None, key: str | None
 
 
 def _judge_sequences(
-    file: Path, path: Path, seeds: int, quick: bool, page: Path | None, timestamp: str | None, key: str | None
-) -> None:
+    file: Path, path: Path, train: Path | None, seeds: int, quick: bool, page: Path | None,
+    timestamp: str | None, key: str | None,
+) -> None:  # fmt: skip
     from streamgen.evaluation import QUICK
     from streamgen.evaluation import evaluate as judged
     from streamgen.evaluation.report import judges, lines
 
     generated_MTD, columns = _sequences(path)
-    real_NTD = _windows(file, generated_MTD.shape[1], columns, timestamp, key)
-    figures = judged(real_NTD, generated_MTD, seeds, QUICK if quick else (*QUICK, judges))
-    print(
-        f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {generated_MTD.shape[1]} records"
-    )
+    length = generated_MTD.shape[1]
+    real_NTD = _windows(file, length, length, columns, timestamp, key)
+    # A copy may begin at any record.
+    training_KTD = None if train is None else _windows(train, length, 1, columns, timestamp, key)
+    measures = QUICK if quick else (*QUICK, judges)
+    figures = judged(real_NTD, generated_MTD, seeds, measures, training_KTD)
+    learned = "" if training_KTD is None else f"; {len(training_KTD)} that were learned"
+    print(f"{len(real_NTD)} real and {len(generated_MTD)} generated windows of {length} records{learned}")
     print("\n".join(lines(figures)))
     if page is not None:
         from streamgen.evaluation.pictures import write_page
@@ -125,9 +140,10 @@ def _sequences(path: Path) -> tuple[Floats, tuple[str, ...]]:
 
 
 def _windows(
-    path: Path, length: int, columns: tuple[str, ...], timestamp: str | None, key: str | None
+    path: Path, length: int, stride: int, columns: tuple[str, ...], timestamp: str | None, key: str | None
 ) -> Floats:
-    """[N, length, D] windows of each key's rows, less those with a missing value. Raises `InputError`."""
+    """[N, length, D] windows of each key's rows, one every `stride` of them, less those with a missing value.
+    Raises `InputError`."""
     import numpy as np
 
     from streamgen.csvfile import CsvRows
@@ -139,7 +155,7 @@ def _windows(
         for name, value_D in zip(batch.key, batch.value_ND, strict=True):
             rows.setdefault(name, []).append(value_D)
     long = [np.array(found) for found in rows.values() if len(found) >= length]
-    whole = [cut(series_LD, length, length) for series_LD in long]
+    whole = [cut(series_LD, length, stride) for series_LD in long]
     kept = [windows[np.isfinite(windows).all(axis=(1, 2))] for windows in whole]
     if not any(map(len, kept)):
         raise InputError(f"{path} has no whole window of {length} records: generate shorter sequences.")

@@ -69,16 +69,38 @@ def copies(
     training_NTD: Floats, held_out_KTD: Floats, generated_MTD: Floats, quantile: float = 0.05
 ) -> float:
     """Share of generated windows that are nearer to a training window than all but `quantile` of the held-out
-    ones are: `quantile` where nothing was copied, 1 where everything was.
+    ones are: `quantile` where nothing was copied, 1 where everything was. Raises `InputError`.
 
-    A quantile and no mean, since one copy among many originals moves no mean. Raises `InputError`.
+    Training windows may overlap, and should: a copy may begin at any record.
     """
-    checked(training_NTD, generated_MTD)
-    checked(training_NTD, held_out_KTD)
-    training_NF = _points(training_NTD, training_NTD)
-    usual_K = _nearest(training_NF, _points(training_NTD, held_out_KTD))
-    found_M = _nearest(training_NF, _points(training_NTD, generated_MTD))
-    return float((found_M < np.quantile(usual_K, quantile)).mean())
+    usual_K, found_M = nearest(training_NTD, held_out_KTD), nearest(training_NTD, generated_MTD)
+    return copied(usual_K, found_M, quantile)
+
+
+def copied(usual_K: Floats, found_M: Floats, quantile: float = 0.05) -> float:
+    """The share, from the distances to the nearest training window of held-out windows and of others.
+
+    A quantile and no mean, since one copy among many originals moves no mean. Raises `InputError` when the
+    held-out windows are themselves among the training windows: nothing is nearer than they are.
+    """
+    near = float(np.quantile(usual_K, quantile))
+    if near == 0:
+        raise InputError(
+            f"{int((usual_K == 0).sum())} of {len(usual_K)} real windows are among those that were learned, "
+            "so copies cannot be told: give real records that were not learned, or leave out what was."
+        )
+    return float((found_M < near).mean())
+
+
+def nearest(training_NTD: Floats, windows_MTD: Floats) -> Floats:
+    """[M] distance of each window to its nearest training window. Raises `InputError`."""
+    checked(training_NTD, windows_MTD)
+    training_NF, asked_MF = _points(training_NTD, training_NTD), _points(training_NTD, windows_MTD)
+    nearest_M = np.full(len(asked_MF), np.inf)
+    for first in range(0, len(training_NF), _BLOCK):
+        distance_MB = cdist(asked_MF, training_NF[first : first + _BLOCK])
+        np.minimum(nearest_M, distance_MB.min(axis=1), out=nearest_M)
+    return nearest_M
 
 
 def _points(real_NTD: Floats, windows_MTD: Floats) -> Floats:
@@ -91,15 +113,5 @@ def _radius(points_NF: Floats, k: int) -> Floats:
         [
             np.partition(cdist(points_NF[first : first + _BLOCK], points_NF), k, axis=1)[:, k]
             for first in range(0, len(points_NF), _BLOCK)
-        ]
-    )
-
-
-def _nearest(points_NF: Floats, asked_MF: Floats) -> Floats:
-    """[M] distance to the nearest point."""
-    return np.concatenate(
-        [
-            cdist(asked_MF[first : first + _BLOCK], points_NF).min(axis=1)
-            for first in range(0, len(asked_MF), _BLOCK)
         ]
     )

@@ -18,9 +18,9 @@ from streamgen.evaluation.moments import (
     cross_correlation_difference,
     marginal_difference,
 )
-from streamgen.evaluation.neighbours import NEIGHBOURS, neighbourhood
+from streamgen.evaluation.neighbours import NEIGHBOURS, copied, nearest, neighbourhood
 from streamgen.evaluation.windows import checked, halves, thinned
-from streamgen.records import Floats
+from streamgen.records import Floats, Ints
 
 # Figures by name, of real and generated windows, with a seed.
 Measure = Callable[[Floats, Floats, int], Mapping[str, float]]
@@ -82,13 +82,15 @@ def evaluate(
     generated_MTD: Floats,
     seeds: int = 3,
     measures: Sequence[Measure] = (*QUICK, judges),
+    training_KTD: Floats | None = None,
 ) -> list[Figure]:
     """Judge generated windows against real ones, in the order of their time.
 
     For each seed the real windows are halved at random in blocks of neighbours. One half is compared with the
     other, which is the null, and with as many generated windows, drawn at random: equal sizes, for all
-    figures depend on them. Where fewer are generated, the other half is thinned over its whole time. Raises
-    `InputError` for windows that cannot be compared, or fewer than `FEWEST` of a kind.
+    figures depend on them. Where fewer are generated, the other half is thinned over its whole time.
+    `training_KTD`, what was learned, gives the figure of copies; the real windows must then be of records
+    that were not. Raises `InputError` for windows that cannot be compared, or fewer than `FEWEST` of a kind.
     """
     checked(real_NTD, generated_MTD)
     if min(len(real_NTD), len(generated_MTD)) < FEWEST or seeds < 2:
@@ -96,19 +98,32 @@ def evaluate(
             f"{len(real_NTD)} real and {len(generated_MTD)} generated windows over {seeds} seeds tell "
             f"nothing: give at least {FEWEST} of each and 2 seeds."
         )
+    draws = [_drawn(len(real_NTD), len(generated_MTD), seed) for seed in range(seeds)]
+    of_copies: list[tuple[float, float]] = []
+    if training_KTD is not None:  # before the networks: what is wrong is then said at once
+        real_N, generated_M = nearest(training_KTD, real_NTD), nearest(training_KTD, generated_MTD)
+        of_copies = [
+            (copied(real_N[mine], generated_M[drawn]), copied(real_N[mine], real_N[others]))
+            for mine, others, drawn in draws
+        ]
     found: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(seeds):
-        rng = np.random.default_rng(seed)
-        block = max(1, len(real_NTD) // (2 * BLOCKS))
-        mine_N, others_N = halves(len(real_NTD), block, rng)
-        count = min(len(others_N), len(generated_MTD))
-        drawn = generated_MTD[rng.permutation(len(generated_MTD))[:count]]
-        mine, others = real_NTD[mine_N], real_NTD[thinned(others_N, BLOCKS, count, rng)]
+    for seed, (mine, others, drawn) in enumerate(draws):
         for measure in measures:
-            null = measure(mine, others, seed)
-            for name, value in measure(mine, drawn, seed).items():
+            null = measure(real_NTD[mine], real_NTD[others], seed)
+            for name, value in measure(real_NTD[mine], generated_MTD[drawn], seed).items():
                 found.setdefault(name, []).append((value, null[name]))
+    if of_copies:
+        found["copies"] = of_copies
     return [over_seeds(name, np.array(values)) for name, values in found.items()]
+
+
+def _drawn(real: int, generated: int, seed: int) -> tuple[Ints, Ints, Ints]:
+    """Which real windows, which others for the null, and as many generated ones."""
+    rng = np.random.default_rng(seed)
+    mine, others = halves(real, max(1, real // (2 * BLOCKS)), rng)
+    count = min(len(others), generated)
+    drawn = rng.permutation(generated)[:count]
+    return mine, thinned(others, BLOCKS, count, rng), drawn
 
 
 def over_seeds(name: str, value_S2: Floats) -> Figure:

@@ -159,6 +159,12 @@ def test_the_share_of_copies() -> None:
     assert copies(training, held_out, mixed) == pytest.approx(0.25 + 0.75 * 0.05, abs=0.04)
 
 
+def test_copies_cannot_be_told_where_the_held_out_windows_were_learned() -> None:
+    training = normal(400, 4, 2)
+    with pytest.raises(InputError, match="40 of 400 real windows are among those that were learned"):
+        copies(training, np.concatenate([training[:40], normal(360, 4, 2, seed=1)]), training)
+
+
 @pytest.mark.parametrize(
     ("real", "generated", "said"),
     [
