@@ -240,6 +240,16 @@ def test_evaluate_a_state(cli: Callable[..., Said], tmp_path: Path) -> None:
         ("fit series.csv --state series.csv", "Cannot write the state"),
         ("generate --state none --out x.npz", "There is no state under none: learn one first"),
         ("generate --state none --out x.txt", "The form of x.txt is not known"),
+        (
+            "generate --state none --out x.csv --length 1000000000",
+            "1 sequences of 1,000,000,000 steps are too many: at most 100,000 of at most 1,000,000, and",
+        ),
+        ("generate --state none --out x.csv --length 100001 --count 100", "steps are too many"),
+        ("generate --state none --out x.csv --length 1 --count 100001", "steps are too many"),
+        (
+            "generate --state none --out x.csv --length 1000000 --count 10",
+            "There is no state under none",
+        ),
         ("run", "inputs is missing: name at least one topic"),
         ("run config.yaml --input t", "from a file or from --input, not from both"),
         ("run --input t --bootstrap localhost", "'localhost' is not host:port"),

@@ -35,6 +35,11 @@ InputFile = Annotated[
     typer.Option("--config", metavar="FILE", help="Configuration file; the settings of its first input."),
 ]
 
+# All sequences are in memory at once, and beside each a window of what came before.
+LONGEST = 1_000_000  # steps of a sequence
+MOST = 100_000  # sequences
+MOST_STEPS = 10_000_000  # of all sequences together
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -111,10 +116,16 @@ def generate(
     device: Device = "cpu",
 ) -> None:
     """Generate sequences that go on where the stream stopped."""
+    from streamgen.errors import InputError
     from streamgen.generation import check_suffix, write_sequences
     from streamgen.generation import generate as generated
 
     check_suffix(out)
+    if length > LONGEST or count > MOST or length * count > MOST_STEPS:
+        raise InputError(
+            f"{count:,} sequences of {length:,} steps are too many: at most {MOST:,} of at most {LONGEST:,}, "
+            f"and {MOST_STEPS:,} steps together."
+        )
     kind: Kind = "prior" if prior else "continue"
     x_SLD, columns = generated(state, length, count, seed, key, device, kind)
     write_sequences(out, x_SLD, columns)
