@@ -148,6 +148,56 @@ def test_evaluate(cli: Callable[..., Said], tmp_path: Path) -> None:
     assert (code, "is no file of sequences" in err) == (1, True)
 
 
+def test_evaluate_says_which_file_of_sequences_is_damaged(cli: Callable[..., Said], tmp_path: Path) -> None:
+    whole, x = tmp_path / "whole.npz", np.random.default_rng(0).normal(size=(30, 4, 1))
+    (tmp_path / "real.csv").write_text("x\n" + "".join(f"{value}\n" for value in range(400)))
+    np.savez_compressed(whole, x=x, columns=np.array(["x"]))
+    given, middle = whole.read_bytes(), len(whole.read_bytes()) // 2
+    np.savez(tmp_path / "plain.npz", x=x, columns=np.array(["x"]))
+    plain = (tmp_path / "plain.npz").read_bytes()
+    (tmp_path / "half.npz").write_bytes(given[:middle])
+    (tmp_path / "empty.npz").write_bytes(b"")
+    (tmp_path / "squeezed.npz").write_bytes(given[:60] + bytes(20) + given[80:])
+    (tmp_path / "bits.npz").write_bytes(plain[:200] + bytes([plain[200] ^ 1]) + plain[201:])
+    np.save(tmp_path / "array.npy", x)
+    np.savez(tmp_path / "complex.npz", x=x * 1j, columns=np.array(["x"]))
+    np.savez(tmp_path / "one.npz", x=x, columns=np.array("x"))
+    for name, why in (
+        ("half.npz", "not a zip file"),
+        ("empty.npz", "No data left in file"),
+        ("squeezed.npz", "decompressing data"),
+        ("bits.npz", "Bad CRC-32"),
+        ("array.npy", "one array without a name"),
+        ("complex.npz", "its x are no numbers"),
+        ("one.npz", "0-d array"),
+    ):
+        code, out, err = cli("evaluate", tmp_path / "real.csv", tmp_path / name, "--quick")
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert f"{name} is no file of sequences (" in err
+        assert why in err
+
+
+def test_evaluate_says_at_once_what_it_could_not_do_in_the_end(
+    cli: Callable[..., Said], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judged(*_: object) -> float:
+        raise AssertionError("it began")
+
+    monkeypatch.setattr("streamgen.evaluation.report.discriminative_score", judged)
+    rng = np.random.default_rng(0)
+    (tmp_path / "real.csv").write_text("x\n" + "".join(f"{value}\n" for value in rng.normal(size=400)))
+    for length in (1, 4):
+        np.savez(tmp_path / str(length), x=rng.normal(size=(30, length, 1)), columns=np.array(["x"]))
+    for options, said in (
+        (("1.npz",), "In windows of one record there is nothing to predict: give longer ones, or"),
+        (("4.npz", "--page", tmp_path / "real.csv"), "real.csv is a file. Name a folder."),
+        (("4.npz", "--page", tmp_path / "real.csv" / "new"), "real.csv is a file. Name a folder."),
+    ):
+        code, out, err = cli("evaluate", tmp_path / "real.csv", tmp_path / options[0], *options[1:])
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert said in err
+
+
 def test_evaluate_finds_copies_of_what_was_learned(cli: Callable[..., Said], tmp_path: Path) -> None:
     """Sequences that begin anywhere among the learned rows, beside the stream's own as it goes on."""
     rng = np.random.default_rng(0)

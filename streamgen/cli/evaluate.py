@@ -67,6 +67,11 @@ def evaluate(
         raise ConfigError("The page is of generated sequences: name a file of them.")
     if train is not None and generated is None:
         raise ConfigError("Copies are found among generated sequences: name a file of them.")
+    if page is not None:
+        from streamgen.evaluation.page import check_folder, check_pictures
+
+        check_folder(page)  # before the minutes of judging
+        check_pictures()
     if state is not None:
         _judge_state(file, state, timestamp_column, key_column)
     if generated is not None:
@@ -120,17 +125,27 @@ def _judge_sequences(
 
 def _sequences(path: Path) -> tuple[Floats, tuple[str, ...]]:
     """[M, T, D] and the columns' names. Raises `InputError`."""
+    import zipfile
+    import zlib
+
     import numpy as np
 
     from streamgen.errors import InputError
 
+    damaged = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
     try:
-        with np.load(path) as held:  # without pickles
+        with path.open("rb") as file:
+            held = np.load(file)  # without pickles
+            if isinstance(held, np.ndarray):
+                raise ValueError("it holds one array without a name")
+            if held["x"].dtype.kind not in "fiub":
+                raise ValueError("its x are no numbers")
             x_MTD = np.asarray(held["x"], dtype=np.float64)
             columns = tuple(str(name) for name in held["columns"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, *damaged) as error:
+        why = str(error) or "it ends too soon"
         raise InputError(
-            f"{path} is no file of sequences ({error}): make one with streamgen generate --out FILE.npz."
+            f"{path} is no file of sequences ({why}): make one with streamgen generate --out FILE.npz."
         ) from None
     if x_MTD.ndim != 3 or x_MTD.shape[2] != len(columns):
         raise InputError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from streamgen.errors import InputError
 from streamgen.evaluation.windows import checked, in_real_range
 from streamgen.records import Floats, Ints
 
@@ -63,10 +64,12 @@ def discriminative_score(
 def predictive_score(real_NTD: Floats, generated_MTD: Floats, seed: int, iterations: int = 5000) -> float:
     """Mean absolute error, on the real windows, of a GRU that learned from the generated ones to give the
     last column one record ahead from the other columns (from itself where there is no other), in the real
-    column's range. What real windows would have taught it is the null. Raises `InputError`."""
+    column's range. What real windows would have taught it is the null. Raises `InputError`, also for windows
+    of one record."""
     import torch
 
     checked(real_NTD, generated_MTD)
+    check_ahead(real_NTD)
     rng = np.random.default_rng(seed)
     real, generated = in_real_range(real_NTD, real_NTD), in_real_range(real_NTD, generated_MTD)
     inputs = slice(None, -1) if real.shape[2] > 1 else slice(None)
@@ -84,6 +87,15 @@ def predictive_score(real_NTD: Floats, generated_MTD: Floats, seed: int, iterati
             real_NTD_ = torch.from_numpy(real)
             error = (torch.sigmoid(reader(real_NTD_[:, :-1, inputs])) - real_NTD_[:, 1:, -1]).abs()
     return float(error.mean())
+
+
+def check_ahead(real_NTD: Floats) -> None:
+    """Raises `InputError` for windows in which no record is ahead of another."""
+    if real_NTD.shape[1] < 2:
+        raise InputError(
+            "In windows of one record there is nothing to predict: give longer ones, or leave the judges out "
+            "that are networks (--quick, measures=QUICK)."
+        )
 
 
 def _some(rng: np.random.Generator, count: int) -> Ints:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamgen.errors import MissingDependency
+from streamgen.errors import InputError, MissingDependency
 from streamgen.evaluation.report import Figure
 from streamgen.output import whole_file
 from streamgen.plotstyle import STYLE
@@ -46,13 +46,24 @@ def write(
 ) -> Path:
     """Write the page of an evaluation, and its pictures as PNG files, into `folder`, which is made; `said` is
     its paragraphs. Returns the page's path. Raises `InputError` when it cannot be written."""
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"Cannot write {folder}: {error.strerror or error}.") from error
     parts = [*(f"<p>{escape(one)}</p>" for one in said), _table(figures)]
     for name, caption, picture in pictures:
         with whole_file(folder / f"{name}.png") as file:
             file.write(picture)
         parts.append(pictured(name, picture, caption))
     return write_html(folder / PAGE, title, parts)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises `InputError` where a file stands in the place of the folder, or of one above it."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise InputError(f"Cannot write into {folder}: {there} is a file. Name a folder.")
 
 
 def check_pictures() -> None:

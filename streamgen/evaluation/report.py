@@ -12,7 +12,7 @@ from scipy.stats import t as student_t
 
 from streamgen.errors import InputError
 from streamgen.evaluation.context import context_fid
-from streamgen.evaluation.judges import discriminative_score, predictive_score
+from streamgen.evaluation.judges import check_ahead, discriminative_score, predictive_score
 from streamgen.evaluation.moments import (
     autocorrelation_difference,
     cross_correlation_difference,
@@ -66,6 +66,7 @@ def neighbours(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[st
 
 def judges(real_NTD: Floats, generated_MTD: Floats, seed: int) -> Mapping[str, float]:
     """What networks make of them; minutes, where the others take seconds."""
+    check_ahead(real_NTD)  # before the minutes
     return {
         "discriminative score": discriminative_score(real_NTD, generated_MTD, seed),
         "discriminative score, 64 units": discriminative_score(real_NTD, generated_MTD, seed, 64, 4000),

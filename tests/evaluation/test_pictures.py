@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamgen.errors import MissingDependency
+from streamgen.errors import InputError, MissingDependency
 from streamgen.evaluation import QUICK, evaluate
 from streamgen.evaluation.pictures import write_page
 
@@ -51,3 +51,10 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependency, match=r"matplotlib: pip install 'streamgen-kafka\[demo\]'"):
         write_page(tmp_path, np.zeros((3, 2, 1)), np.zeros((3, 2, 1)), ["x"], [], "none")
+
+
+def test_a_file_is_no_folder_for_a_page(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    for folder in (tmp_path / "there", tmp_path / "there" / "below"):
+        with pytest.raises(InputError, match="there is a file"):
+            write_page(folder, np.zeros((3, 2, 1)), np.zeros((3, 2, 1)), ["x"], [], "none")
