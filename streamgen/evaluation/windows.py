@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from streamgen.errors import InputError
 from streamgen.records import Floats, Ints
 
+_ROUNDED = 1e-12  # of a number's size: what it may lose in a few operations
+
 
 def cut(series_LD: Floats, length: int, stride: int) -> Floats:
     """[N, length, D] windows of a series, in its order, one every `stride` records.
@@ -47,18 +49,25 @@ def checked(real_NTD: Floats, generated_MTD: Floats) -> None:
 
 def in_real_units(real_NTD: Floats, windows_MTD: Floats) -> Floats:
     """Each column less the real one's mean, in its standard deviations; a column that is constant in the real
-    windows is left in its own unit, so that one which is not constant among the generated still shows."""
-    deviation_D = real_NTD.std(axis=(0, 1))
-    unit_D = np.where(deviation_D > 0, deviation_D, 1.0)
+    windows is left in its own unit, or in its size where that is more, so that one which is not constant
+    among the generated still shows."""
+    unit_D = _units(real_NTD, real_NTD.std(axis=(0, 1)))
     return np.asarray((windows_MTD - real_NTD.mean(axis=(0, 1))) / unit_D)
 
 
 def in_real_range(real_NTD: Floats, windows_MTD: Floats) -> NDArray[np.float32]:
     """Each column from 0, the real one's smallest value, to 1, its largest: the scale of the published
-    protocols."""
+    protocols. A constant one is in the units of `in_real_units`."""
     low_D, high_D = real_NTD.min(axis=(0, 1)), real_NTD.max(axis=(0, 1))
-    unit_D = np.where(high_D > low_D, high_D - low_D, 1.0)
-    return np.asarray((windows_MTD - low_D) / unit_D, dtype=np.float32)
+    return np.asarray((windows_MTD - low_D) / _units(real_NTD, high_D - low_D), dtype=np.float32)
+
+
+def _units(real_NTD: Floats, spread_D: Floats) -> Floats:
+    """The spread of each column that moves. Whether one does is not told by its deviation: that of the same
+    value throughout is seldom 0, for its mean is rounded."""
+    low_D, high_D = real_NTD.min(axis=(0, 1)), real_NTD.max(axis=(0, 1))
+    size_D = np.maximum(np.abs(low_D), np.abs(high_D))
+    return np.where(high_D - low_D > _ROUNDED * size_D, spread_D, np.maximum(size_D, 1.0))
 
 
 def halves(count: int, block: int, rng: np.random.Generator) -> tuple[Ints, Ints]:

@@ -17,7 +17,7 @@ from streamgen.evaluation import (
     neighbourhood,
 )
 from streamgen.evaluation.moments import correlations
-from streamgen.evaluation.windows import halves, thinned
+from streamgen.evaluation.windows import halves, in_real_range, in_real_units, thinned
 from streamgen.records import Floats
 
 
@@ -106,14 +106,42 @@ def test_units_of_a_column_do_not_matter() -> None:
     assert neighbourhood(real * unit, generated * unit) == neighbourhood(real, generated)
 
 
-def test_a_constant_column_is_compared_in_its_own_unit() -> None:
+@pytest.mark.parametrize(("constant", "off"), [(0.0, 3.0), (1.0, 3.0), (-7.0, 21.0)])
+def test_a_constant_column_is_compared_in_its_own_unit_or_size(constant: float, off: float) -> None:
     real, generated = normal(60, 6, 2), normal(60, 6, 2, seed=1)
-    real[:, :, 1] = generated[:, :, 1] = 7.0
+    real[:, :, 1] = generated[:, :, 1] = constant
     alike = marginal_difference(real, generated)
-    generated[:, :, 1] += 3.0
+    generated[:, :, 1] += off
     assert marginal_difference(real, generated) == pytest.approx(alike + 1.5)
     assert math.isfinite(autocorrelation_difference(real, generated))
     assert math.isfinite(cross_correlation_difference(real, generated))
+
+
+@pytest.mark.parametrize("constant", [0.1, 123.456, -1e9 - 0.1, 1e9 + 0.1, 0.1 + 0.2])
+def test_a_constant_that_floats_round_is_constant(constant: float) -> None:
+    """Its deviation is not 0, and a value that is off by rounding is not far from it."""
+    real, generated = normal(600, 6, 2), normal(600, 6, 2, seed=1)
+    real[:, :, 1] = constant
+    real[0, 0, 1] = np.nextafter(constant, np.inf)
+    alike = marginal_difference(real[:, :, :1], generated[:, :, :1])
+    for other in (constant * (1 + 1e-9), float(np.float32(constant))):
+        generated[:, :, 1] = other
+        assert marginal_difference(real, generated) == pytest.approx(alike / 2, abs=1e-6)
+        assert neighbourhood(real, generated) == pytest.approx(
+            neighbourhood(real[:, :, :1], generated[:, :, :1]), abs=0.01
+        )
+        for windows in (real, generated):
+            assert np.abs(in_real_range(real, windows)[:, :, 1]).max() < 1e-6
+
+
+@pytest.mark.parametrize("level", [1.7e9, 1.7e12])
+def test_a_column_that_moves_little_beside_its_level_is_not_constant(level: float) -> None:
+    real, generated = normal(60, 6, 1), normal(60, 6, 1, seed=1)
+    shift = marginal_difference(real, generated)
+    for moved in (10 * real + level, 10 * generated + level):
+        assert in_real_units(10 * real + level, moved).std() == pytest.approx(1.0, rel=0.2)
+    found = marginal_difference(10 * real + level, 10 * generated + level)
+    assert found == pytest.approx(shift, rel=0.01)
 
 
 def test_neighbours_by_brute_force() -> None:
