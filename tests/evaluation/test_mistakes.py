@@ -130,6 +130,16 @@ def test_who_is_taught_by_useless_windows_predicts_badly(real: Floats) -> None:
     assert taught < 0.75 * misled
 
 
+@pytest.mark.usefixtures("short_judges")
+def test_the_judges_are_among_the_measures(real: Floats) -> None:
+    """With so few iterations they see little, but that all is higher does not escape the encoder."""
+    found = {figure.name: figure for figure in evaluate(real, 3.0 + stream(1), seeds=2)}
+    assert len(found) == 11
+    for figure in found.values():
+        assert np.isfinite([figure.value, figure.null, figure.low, figure.high]).all(), figure
+    assert found["Context-FID"].value > 2 * found["Context-FID"].null
+
+
 def test_judges_are_repeatable_and_leave_torch_alone(real: Floats) -> None:
     state = torch.get_rng_state()
     scores = [discriminative_score(real, 1.1 * stream(1), 5, iterations=40) for _ in range(2)]
