@@ -50,8 +50,3 @@ def test_every_request_on_the_page_is_one(tmp_path: Path) -> None:
     (example,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     (tmp_path / "c.yaml").write_text(example)
     assert Config.model_validate(read_yaml(tmp_path / "c.yaml")).inputs[0].generate.count == 5
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", PAGE))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (PATH.parent / link).exists()

@@ -72,8 +72,3 @@ def test_the_commands_over_a_file_run_as_written(tmp_path: Path, monkeypatch: py
         assert result.exit_code == 0, result.output
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 400
     assert len((tmp_path / "new.csv").read_text().splitlines()) == 1 + 5 * 100
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#]+)\)", README))
-def test_links_lead_somewhere(link: str) -> None:
-    assert (ROOT / link).exists()
