@@ -10,6 +10,7 @@ import typer
 
 if TYPE_CHECKING:
     from streamgen.images.classifier import Images
+    from streamgen.images.evaluation import Likelihood
     from streamgen.records import Ints
 
 
@@ -27,6 +28,12 @@ def evaluate(
             help="What the generator learned from, given likewise: finds copies, and teaches the classifier.",
         ),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            "--state", metavar="DIR", help="A trained vae: how likely it finds REAL, beside --train."
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=2, help="Classifiers, and random halves.")] = 3,
     page: Annotated[
         Path | None,
@@ -40,7 +47,7 @@ def evaluate(
     """
     from streamgen.evaluation.report import lines
     from streamgen.images.classifier import learn
-    from streamgen.images.evaluation import checked
+    from streamgen.images.evaluation import checked, held_out_elbo
     from streamgen.images.evaluation import evaluate as judged
 
     (real_images, label_N), (generated_images, _) = _read(real), _read(generated)
@@ -52,6 +59,7 @@ def evaluate(
         taught, label_N = _read(train)
         training = taught
     checked(real_images, generated_images, training, seeds)
+    bound = None if state is None else _likelihood(state, real_images, training is not None)
     classifiers = []
     for seed in range(seeds):
         one = learn(taught, label_N, seed)
@@ -62,6 +70,8 @@ def evaluate(
         )
         classifiers.append(one)
     found = judged(real_images, generated_images, classifiers, training)
+    if bound is not None and training is not None:
+        found.figures.append(held_out_elbo(bound, real_images, training, seeds))
     print(f"{len(real_images)} real and {len(generated_images)} generated images")
     print("\n".join(lines(found.figures)))
     print("The own Fréchet distance is that of these classifiers: never compare it with a published FID.")
@@ -70,6 +80,27 @@ def evaluate(
 
         title = f"{Path(generated).name} beside {Path(real).name}"
         print(write_page(page, real_images, generated_images, found, classifiers, title))
+
+
+def _likelihood(state: Path, real: Images, trained_on: bool) -> Likelihood:
+    """The model in a folder, that gives a bound. Raises `ConfigError` or `InputError`."""
+    from streamgen.errors import ConfigError, InputError
+    from streamgen.images.drawing import trained
+    from streamgen.models.vae import VAE
+    from streamgen.state.folder import open_folder
+
+    if not trained_on:
+        raise ConfigError("--state needs --train: held-out images are compared with what was learned.")
+    model, manifest = trained(open_folder(state), "auto")
+    if not isinstance(model, VAE):
+        raise ConfigError(f"{state} holds a {model.name}, which gives no likelihood: leave out --state.")
+    colours, height, width = manifest.shape
+    if real.shape[1:] != (height, width, colours):
+        raise InputError(
+            f"The model in {state} is of {height} × {width} pixels in {colours} colours, and the images are "
+            f"{real.shape[1]} × {real.shape[2]} in {real.shape[3]}: bring them to its size."
+        )
+    return model
 
 
 def _halved(images: Images, label_N: Ints | None) -> tuple[Images, Images, Ints | None]:

@@ -51,6 +51,36 @@ def test_copies_are_named_and_a_page_is_written(cli: Callable[..., Said], file: 
     assert "copies.npz beside shapes.npz:test" in (folder / "new" / "evaluation.html").read_text()
 
 
+def test_a_trained_vae_says_how_likely_it_finds_what_it_did_not_learn(
+    cli: Callable[..., Said], file: Path
+) -> None:
+    folder = file.parent
+    with np.load(file) as held:
+        np.savez(folder / "train.npz", train=held["train"])
+        np.savez(folder / "small.npz", test=held["test"][:, :, :, :1])
+    (folder / "small.yaml").write_text("model: {name: vae, width: 4, latent: 4, steps: 30}")
+    (folder / "gan.yaml").write_text("model: {name: gan, width: 4, latent: 4, batch: 8, steps: 1}")
+    for name in ("small", "gan"):
+        options = ("--config", folder / f"{name}.yaml", "--state", folder / name)
+        assert cli("images", "fit", folder / "train.npz", *options)[0] == 0
+    given = ("images", "evaluate", f"{file}:test", folder / "alike.npz", "--seeds", 2)
+    code, out, err = cli(*given, "--train", f"{file}:train", "--state", folder / "small")
+    assert code == 0, err
+    (line,) = (line for line in out.splitlines() if line.startswith("held-out ELBO"))
+    assert not line.endswith("worse than real")  # 30 steps learn nothing by heart
+    for options, said in (
+        (("--state", folder / "small"), "--state needs --train"),
+        (("--train", f"{file}:train", "--state", folder / "gan"), "holds a gan, which gives no likelihood"),
+    ):
+        code, _, err = cli(*given, *options)
+        assert code == 1
+        assert said in err, err
+    grey = ("images", "evaluate", folder / "small.npz", folder / "small.npz", "--seeds", 2)
+    code, _, err = cli(*grey, "--train", folder / "small.npz", "--state", folder / "small")
+    assert code == 1
+    assert "bring them to its size" in err, err
+
+
 def test_without_training_data_half_of_the_real_images_teach(cli: Callable[..., Said], file: Path) -> None:
     code, out, err = cli("images", "evaluate", f"{file}:test", file.parent / "alike.npz", "--seeds", 2)
     assert code == 0, err
