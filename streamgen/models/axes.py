@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamgen.models import units, whitening
+from streamgen.models.often import Often
 from streamgen.models.scale import RECENT, Scale
 from streamgen.models.slab import Field, Slab
 from streamgen.models.units import Normalisation
@@ -71,8 +72,8 @@ def observe(slab: Slab, row: int, kind: Normalisation, value_D: Floats, there_D:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """One learner's units, the Cholesky factors of the second moments of its levels and steps, and what is
-    made of large values (q)."""
+    """One learner's units, the Cholesky factors of the second moments of its levels and steps, what is made
+    of large values (q), and the usual value of each feature: the one it has most often, else the mean."""
 
     mean_D: Floats
     unit_D: Floats
@@ -81,6 +82,7 @@ class Axes:
     step_DD: Floats
 
     squash: Squash
+    home_D: Floats
 
     @classmethod
     def of(cls, slab: Slab, row: int, kind: Normalisation, squash: Squash) -> Axes:
@@ -88,7 +90,9 @@ class Axes:
             level_DD, step_DD = (Whitening.of(slab, row, name).factor() for name in ("level", "step"))
         else:
             level_DD = step_DD = np.eye(len(slab.host("swing_D")[row]))
-        return cls(*units.units(slab, row, kind), level_DD, step_DD, squash)
+        mean_D, unit_D, delta_D = units.units(slab, row, kind)
+        home_D = Often.of(slab, row).usual(mean_D) if "often_KD" in slab.fields else mean_D
+        return cls(mean_D, unit_D, delta_D, level_DD, step_DD, squash, home_D)
 
     def level(self, value_D: Floats) -> Floats:
         """[..., D] values as levels; zero where there never was a value (NaN)."""
@@ -101,7 +105,7 @@ class Axes:
     def places(self, value_ND: Floats, before_ND: Floats) -> tuple[Floats, ...]:
         """Where the steps after N records begin (`joint.Places`), of values and those of the records before
         them; what there never was counts as none."""
-        home_ND = _finite((self.mean_D - value_ND) / self.delta_D)
+        home_ND = _finite((self.home_D - value_ND) / self.delta_D)
         size_ND = np.abs(value_ND) / (np.abs(self.mean_D) + self.unit_D)
         return (
             self.step(value_ND, before_ND),

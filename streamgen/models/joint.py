@@ -10,14 +10,15 @@ y is the step from the record before, in usual steps. A component looks at featu
     | hold | y_d | 1 | it stays at its last value |
     | go on | y_d − last_d | 1 | it moves as it moved last |
     | follow | e_d = (L⁻¹ y)_d | L_dd | it moves as the features before it do |
-    | return | v_d = (y_d − home_d) / W_d | W_d | it comes to its usual level |
+    | return | v_d = (y_d − home_d) / W_d | W_d | it comes to its usual value |
     | agree | (Λ⁻¹ v)_d | W_d Λ_dd | it comes to the level that those before it tell |
     | grow | y_d / g_d | g_d | it moves by a share of itself |
 
-L is the Cholesky factor of the steps, Λ that of the levels (`axes`), g the last value's size against
-the usual one. A sensor that reports when something changes, a value that somebody interpolated, columns that
-are equal, noise around a level, a largest price of a day, a volume whose steps are in proportion to it: each
-has a component that says so exactly. Which one, and what is added, the network learns:
+L is the Cholesky factor of the steps, Λ that of the levels (`axes`), home the value that a feature has most
+often (`often`) or, where it has none, its mean, g the last value's size against the usual one. A sensor that
+reports when something changes, one that rests, a value that somebody interpolated, columns that are equal,
+noise around a level, a largest price of a day, a volume whose steps are in proportion to it: each has a
+component that says so exactly. Which one, and what is added, the network learns:
 
     a = tanh(c A + asinh([y, L⁻¹ y, Λ⁻¹ v]) (E ∘ M) + f)       a unit sees c and the features before its own
     π, log s, μ of feature d from the units that see none but features before d

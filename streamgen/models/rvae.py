@@ -29,7 +29,7 @@ from pydantic import Field
 from torch import Tensor
 
 from streamgen.config import WindowConfig
-from streamgen.models import axes, scale, stretch
+from streamgen.models import axes, often, scale, stretch
 from streamgen.models.activation import Activation
 from streamgen.models.axes import Axes, Float32s, compressed
 from streamgen.models.caution import CautiousSettings
@@ -40,6 +40,7 @@ from streamgen.models.judged import judged
 from streamgen.models.likelihood import Likelihood
 from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
+from streamgen.models.often import Often
 from streamgen.models.one_step import one_step
 from streamgen.models.online import KINDS, Heed, Kind, Learner, Scores, check_kind
 from streamgen.models.rvae_sequences import Sequences, hidden, network_of
@@ -160,6 +161,7 @@ class RVAE:
             **self.windowed.fields(P),
             **scale.fields(D),
             **axes.fields(D, self.settings.normalisation),
+            **(often.fields(D) if self.shape.joint else {}),
             **stretch.fields(D),
         }
 
@@ -279,6 +281,8 @@ class RVAE:
         """Move scales, axes and window over a record; True when it is time to learn."""
         there_D = ~np.isnan(value_D)
         axes.observe(slab, row, self.settings.normalisation, value_D, there_D)
+        if self.shape.joint:
+            Often.of(slab, row).observe(value_D)
         # After the scales have seen it, the newest value of each feature is this record's, where it has one.
         return self.windowed.push(slab, row, (Scale.of(slab, row).last_D, there_D, time_C))
 

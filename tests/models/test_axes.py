@@ -19,6 +19,7 @@ NOW = Axes(
     level_DD=np.array([[1.5, 0.0], [0.5, 0.8]]),
     step_DD=np.array([[0.7, 0.0], [-0.6, 1.1]]),
     squash=bounded,
+    home_D=np.array([10.0, -5.0]),
 )
 VALUE_TD = np.array([[11.0, -5.5], [12.0, -5.5], [11.5, -4.0]])
 SEEN_TD = np.array([[True, True], [True, False], [True, True]])
