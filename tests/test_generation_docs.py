@@ -35,7 +35,15 @@ def test_every_field_kind_and_reason_is_documented_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [requests.LONGEST, requests.MOST, requests.MOST_RECORDS, following.MOST_BEHIND, LOOKBACK, values.ENOUGH],
+    [
+        requests.LONGEST,
+        requests.MOST,
+        requests.MOST_RECORDS,
+        requests.MOST_VALUES,
+        following.MOST_BEHIND,
+        LOOKBACK,
+        values.ENOUGH,
+    ],
 )
 def test_the_limits_are_those_of_the_code(number: int) -> None:
     assert re.search(rf"\b{number:,}\b", PAGE)

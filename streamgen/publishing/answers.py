@@ -21,13 +21,20 @@ from streamgen.errors import StreamgenError
 from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
 from streamgen.publishing.following import Followed
-from streamgen.publishing.requests import Refusal, Refused, Request, correlation_id, given
+from streamgen.publishing.requests import (
+    MOST_VALUES,
+    Refusal,
+    Refused,
+    Request,
+    correlation_id,
+    given,
+)
 from streamgen.records import Floats, Headers, OutputBatch, RawBatch, TopicPartition
 
 log = structlog.get_logger()
 
 TYPE = b"dev.streamgen.generated.v1"  # CloudEvents
-_OF_THE_MACHINE = ("CUDA", "DefaultCPUAllocator", "can't allocate memory")
+_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,13 @@ def answer(
             raise Refused(
                 Refusal.UNSUPPORTED,
                 f"the model {task.model.name} gives no {kind} sequences, but {can}",
+            )
+        values = request.records * request.count * len(task.features)
+        if values > MOST_VALUES:
+            raise Refused(
+                Refusal.TOO_LARGE,
+                f"length times count times {len(task.features)} columns is {values}; allowed: at most "
+                f"{MOST_VALUES}",
             )
         given_TD = given(request, task.config.format, task.features)
         standing, notation = task.standing(key), followed.notation
@@ -118,17 +132,32 @@ def answer(
 
 @contextmanager
 def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
-    """What a model raises is an answer, and stops nothing; what is the machine's fault goes through."""
+    """What a model raises is an answer, and stops nothing; what is the machine's fault goes through.
+
+    Too little memory is the request's fault: it says how much is drawn. Were it to end the publisher, the
+    next one would end by the same request, and none behind it would ever be answered.
+    """
     try:
         yield
-    except (Refused, StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
+    except (Refused, StreamgenError, OSError):
         raise
     except Exception as error:
-        # Torch has no type of its own for these.
-        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_THE_MACHINE):
+        if _is_of_memory(error):
+            log.exception("a request did not fit into memory", source=str(source))
+            raise Refused(
+                Refusal.TOO_LARGE, "what was asked for did not fit into memory: ask for fewer or shorter ones"
+            ) from None
+        if isinstance(error, RuntimeError) and "CUDA" in str(error):  # torch has no type of its own for these
             raise
         log.exception("a request failed", source=str(source))
         raise Refused(Refusal.FAILED, f"the model failed: {type(error).__name__}: {error}"[:1000]) from error
+
+
+def _is_of_memory(error: Exception) -> bool:
+    # On a CPU torch raises a RuntimeError that only its text tells from others.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_MEMORY)
+    )
 
 
 def dead_letter(raw: RawBatch, n: int, target: TopicPartition, refused: Refused) -> OutputBatch:

@@ -23,6 +23,7 @@ from streamgen.records import Floats
 LONGEST = 10_000  # records of a sequence
 MOST = 1_000  # sequences of a request
 MOST_RECORDS = 100_000  # of an answer: it is one transaction
+MOST_VALUES = 2_000_000  # of an answer: of records with many columns there are fewer
 LONGEST_ID = 200  # characters of a correlation id
 
 
@@ -40,6 +41,7 @@ class Refusal(StrEnum):
     AMBIGUOUS_KEY = "ambiguous_key"  # learners of that key in several partitions, and none is named
     NO_STATE = "no_state"  # no checkpoint of the topic yet
     STATE_TOO_OLD = "state_too_old"  # too many records came since the newest checkpoint
+    TOO_LARGE = "too_large"  # more values than the limit, or than memory takes
     FAILED = "failed"  # the model raised, or gave what is no number
 
 

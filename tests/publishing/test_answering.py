@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from streamgen.errors import BrokerUnavailable
 from streamgen.formats.decode import Decoder
 from streamgen.kafka.tail import Grown
 from streamgen.learners.task import Task
-from streamgen.publishing import answering, following, outbox
+from streamgen.publishing import answering, answers, following, outbox
 from streamgen.publishing.requests import Refusal
 from streamgen.records import RawBatch, TopicPartition
 from streamgen.state.files import FileStore
@@ -537,6 +538,43 @@ def test_a_model_that_fails_stops_nothing(rig: Rig, monkeypatch: pytest.MonkeyPa
     turn(publishing)
     assert rig.refused()[0]["__streams.errors.message"].startswith(b"the model failed: ZeroDivisionError")
     assert len(rig.generated()) == 10
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_request_that_memory_does_not_take_stops_nothing(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    generate = Task.generate
+
+    def small(task: Task, key: str | None, length: int, *rest: Any) -> Any:
+        if length > 5:
+            raise error
+        return generate(task, key, length, *rest)
+
+    monkeypatch.setattr(Task, "generate", small)
+    rig.ask(**ASKED | {"length": 50})
+    rig.ask(**ASKED)
+    turn(rig.publisher())
+    assert rig.refused()[0]["__streams.errors.exception"] == b"too_large"
+    assert len(rig.generated()) == 10
+
+
+def test_many_columns_allow_fewer_records(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST_VALUES", 30)
+    assert answered(rig, **ASKED | {"length": 6}) == []
+    (letter,) = rig.refused()
+    assert letter["__streams.errors.exception"] == b"too_large"
+    assert letter["__streams.errors.message"].startswith(
+        b"length times count times 3 columns is 36; allowed: at most 30"
+    )
+    assert len(answered(rig, **ASKED)) == 10
 
 
 def test_a_key_that_was_silent_for_too_long_is_unknown() -> None:
