@@ -47,10 +47,7 @@ def posterior(p: Predictive, residual_BD: Tensor, seen_BD: Tensor) -> tuple[Tens
     """
     precision_BD = torch.exp(-2.0 * p.log_noise_BD) * seen_BD
     weighted_BD = precision_BD * residual_BD
-    # M = diag(s⁻²) + L diag(σ⁻²) Lᵀ; Σ⁻¹ = Ψ − Ψ Lᵀ M⁻¹ L Ψ with Ψ = diag(σ⁻²)
-    scaled_BKD = p.loading_KD * precision_BD.unsqueeze(1)
-    M_BKK = scaled_BKD @ p.loading_KD.T + torch.diag_embed(torch.exp(-2.0 * p.log_latent_BK))
-    factor_BKK = torch.linalg.cholesky_ex(M_BKK).L
+    factor_BKK = _factor(p, precision_BD)
     z_BK = torch.cholesky_solve((weighted_BD @ p.loading_KD.T).unsqueeze(2), factor_BKK).squeeze(2)
     explained_BD = z_BK @ p.loading_KD
     solved_BD = weighted_BD - precision_BD * explained_BD
@@ -60,6 +57,27 @@ def posterior(p: Predictive, residual_BD: Tensor, seen_BD: Tensor) -> tuple[Tens
         + torch.log(torch.diagonal(factor_BKK, dim1=1, dim2=2)).sum(1)
     )
     return z_BK, solved_BD, half_logdet_B, explained_BD
+
+
+def _factor(p: Predictive, precision_BD: Tensor) -> Tensor:
+    """The Cholesky factor, [B, K, K], of M = diag(s⁻²) + L Ψ Lᵀ, the precision of z given what is seen;
+    Σ⁻¹ = Ψ − Ψ Lᵀ M⁻¹ L Ψ with Ψ = diag(σ⁻²)."""
+    scaled_BKD = p.loading_KD * precision_BD.unsqueeze(1)
+    M_BKK = scaled_BKD @ p.loading_KD.T + torch.diag_embed(torch.exp(-2.0 * p.log_latent_BK))
+    factor_BKK: Tensor = torch.linalg.cholesky_ex(M_BKK).L
+    return factor_BKK
+
+
+def given_scale(p: Predictive, seen_BD: Tensor, square_B: Tensor) -> Tensor:
+    """Scale of each missing feature alone, [B, D], given c seen ones at the squared Mahalanobis distance
+    `square`. It is a t with ν + c degrees of freedom around its conditional mean (Ding 2016, "On the
+    conditional distribution of the multivariate t"); but for the shared scale its variance is σ² + L M⁻¹ Lᵀ.
+    """
+    factor_BKK = _factor(p, torch.exp(-2.0 * p.log_noise_BD) * seen_BD)
+    loading_BKD = p.loading_KD.expand(len(factor_BKK), *p.loading_KD.shape)
+    latent_BKD = torch.linalg.solve_triangular(factor_BKK, loading_BKD, upper=False)
+    own_BD = torch.sqrt(torch.exp(2.0 * p.log_noise_BD) + (latent_BKD * latent_BKD).sum(1))
+    return own_BD * torch.sqrt((p.dof + square_B) / (p.dof + seen_BD.sum(1))).unsqueeze(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +107,7 @@ def likelihood(p: Predictive, y_BD: Tensor, seen_BD: Tensor) -> Likelihood:
     return Likelihood(constant_B + half_logdet_B + tail_B, tail_B, quadratic_BD, expected_BD)
 
 
+@lru_cache(maxsize=1024)
 def half_width(dof: float, inside: float) -> float:
     """Half the width of the interval around 0 that holds the share `inside` of a unit Student-t.
 

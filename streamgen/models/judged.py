@@ -9,21 +9,24 @@ import numpy as np
 import torch
 
 from streamgen.models.contributions import shares
-from streamgen.models.mixture_t import MixtureT, Quantiles
+from streamgen.models.mixture_t import MixtureT, quantiles
 from streamgen.models.online import Scores
 from streamgen.models.scale import Scale
 from streamgen.records import Floats
 
+EDGES = 0.05, 0.95  # of the 90 % interval
+
 
 def judged(
     scores: Scores, n: int, value_D: Floats, mixture: MixtureT, origin_D: Floats, unit_D: Floats,
-    before: Scale, quantiles: Quantiles,
+    before: Scale,
 ) -> Floats:  # fmt: skip
     """Write into `scores` what record n is worth by a mixture of y = (x − origin) / unit.
 
     The nll is in nats of steps, whatever the mixture's units. A feature that never had a value before has no
-    part in it. Returns the derivative of the nll for the log scale of each axis, [D] (`stretch`); zero when
-    there was nothing to judge.
+    part in it. The interval of a value that is there is of what was expected before the record; that of a
+    missing one is, like its `expected`, of what is likely beside those that are there. Returns the derivative
+    of the nll for the log scale of each axis, [D] (`stretch`); zero when there was nothing to judge.
     """
     known_D = before.count_D > 0
     seen_D = ~np.isnan(value_D) & known_D
@@ -45,6 +48,12 @@ def judged(
     spread_KD = mixture.spread_NKD()[0].cpu().numpy()
     of_D = np.where(known_D, origin_D, np.nan)
     scores.expected_ND[n] = of_D + unit_D * worth.expected_ND[0].cpu().numpy()
-    low_D, high_D = (quantiles.of(share, weight_K, location_KD, spread_KD) for share in (0.05, 0.95))
-    scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * low_D, of_D + unit_D * high_D
+    table = quantiles(mixture.dof)
+    edge_2D = np.stack([table.of(share, weight_K, location_KD, spread_KD) for share in EDGES])
+    if seen_D.any() and not seen_D[known_D].all():
+        weight_K, location_KD, spread_KD = (part[0].cpu().numpy() for part in mixture.given(y_1D, mask_1D))
+        table = quantiles(mixture.dof + int(seen_D.sum()))
+        beside_2D = np.stack([table.of(share, weight_K, location_KD, spread_KD) for share in EDGES])
+        edge_2D = np.where(seen_D, edge_2D, beside_2D)
+    scores.low_ND[n], scores.high_ND[n] = of_D + unit_D * edge_2D
     return np.asarray(worth.stretch_ND[0].cpu().numpy() * bool(seen_D.any()))

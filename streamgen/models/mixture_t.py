@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -99,6 +100,25 @@ class MixtureT:
             stretch_ND=1.0 - (pull_NK.unsqueeze(2) * part_e_NKD).sum(1),
         )
 
+    def given(self, y_ND: Tensor, seen_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every missing feature alone, given the seen ones: the components' weights [N, K], locations and
+        scales [N, K, D], each a t with ν + c degrees of freedom where c features are seen (`draw_given`).
+
+        The scale is the length of what a row of Σ_k's root has outside of the seen ones' span: no difference
+        of squares, which would leave nothing of a thin axis.
+        """
+        square_NK, half_logdet_NK, count_N, _, location_NKD = self._marginal(y_ND, seen_ND)
+        log_NK = self.log_weight_NK + self._log_t(square_NK, half_logdet_NK, count_N)
+        root_NKDD = self.factor_DD * torch.exp(self.log_scale_NKD.double()).unsqueeze(2)
+        tall_NKED = self._tall(root_NKDD, seen_ND.double().unsqueeze(1))
+        D = root_NKDD.shape[3]
+        basis_NKDD = torch.linalg.qr(tall_NKED).Q[:, :, :D]
+        outside_NKDD = root_NKDD.mT - basis_NKDD @ (basis_NKDD.mT @ root_NKDD.mT)
+        own_NKD = torch.linalg.vector_norm(outside_NKDD, dim=2)
+        spread_NKD = torch.maximum(own_NKD, 1e-12 * self.spread_NKD())
+        wider_NK = torch.sqrt((self.dof + square_NK) / (self.dof + count_N[:, None]))
+        return torch.softmax(log_NK.double(), 1), location_NKD, wider_NK.unsqueeze(2) * spread_NKD
+
     def location_NKD(self) -> Tensor:
         """L μ_k."""
         return self.mean_NKD.double() @ self.factor_DD.T
@@ -169,14 +189,9 @@ class MixtureT:
         """Of each component's marginal over the seen features: squared Mahalanobis distance, ½ log det of the
         scale matrix, number of features; each feature's part of the distance; and the mean of every
         feature given the seen ones."""
-        N, K, D = self.mean_NKD.shape
         seen_N1D = seen_ND.double().unsqueeze(1)
         root_NKDD = self.factor_DD * torch.exp(self.log_scale_NKD.double()).unsqueeze(2)  # Σ_k = root rootᵀ
-        # A missing feature becomes an independent one of unit scale at distance zero.
-        unit_DD = torch.eye(D, dtype=torch.float64, device=y_ND.device)
-        missing_NKDD = ((1.0 - seen_N1D).unsqueeze(3) * unit_DD).expand(N, K, D, D)
-        tall_NKED = torch.cat([root_NKDD * seen_N1D.unsqueeze(3), missing_NKDD], 3).mT
-        upper_NKDD = torch.linalg.qr(tall_NKED).R
+        upper_NKDD = torch.linalg.qr(self._tall(root_NKDD, seen_N1D)).R
         location_NKD = self.location_NKD()
         residual_NKD = (y_ND.unsqueeze(1) - location_NKD) * seen_N1D
         whitened_NKD1 = torch.linalg.solve_triangular(upper_NKDD.mT, residual_NKD.unsqueeze(3), upper=False)
@@ -190,6 +205,14 @@ class MixtureT:
             residual_NKD * solved_NKD,
             location_NKD + explained_NKD,
         )
+
+    @staticmethod
+    def _tall(root_NKDD: Tensor, seen_N1D: Tensor) -> Tensor:
+        """A root of the seen part of Σ_k, transposed, [N, K, 2D, D]: a missing feature becomes an independent
+        one of unit scale."""
+        unit_DD = torch.eye(root_NKDD.shape[3], dtype=torch.float64, device=root_NKDD.device)
+        missing_NKDD = ((1.0 - seen_N1D).unsqueeze(3) * unit_DD).expand_as(root_NKDD)
+        return torch.cat([root_NKDD * seen_N1D.unsqueeze(3), missing_NKDD], 3).mT
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +253,9 @@ class Quantiles:
             below_D = weight_K @ np.interp(angle_KD, self._angle_G, self._share_G) < share
             low_D, high_D = np.where(below_D, middle_D, low_D), np.where(below_D, high_D, middle_D)
         return np.asarray(0.5 * (low_D + high_D))
+
+
+@lru_cache(maxsize=64)
+def quantiles(dof: float) -> Quantiles:
+    """The table of so many degrees of freedom, kept: each number of missing features has its own."""
+    return Quantiles(dof)

@@ -38,7 +38,6 @@ from streamgen.models.initial import initial
 from streamgen.models.joint import Places
 from streamgen.models.judged import judged
 from streamgen.models.likelihood import Likelihood
-from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.often import Often
 from streamgen.models.one_step import one_step
@@ -151,7 +150,6 @@ class RVAE:
             reservoir=settings.reservoir if full else 0, recent=settings.recent,
             updates=settings.updates if full else 1, batch=settings.batch, ema=settings.ema,
         )  # fmt: skip
-        self._quantiles = Quantiles(settings.dof)
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, averaged weights; scales and axes; the last T records, raw, missing values filled
@@ -274,7 +272,7 @@ class RVAE:
             mixture = network.first(network.encode(input_1TI[:, :0])[0], self._tensor(time_C[None]))
             origin_D, unit_D = now.mean_D, now.unit_D
         scores.step_N[n] = slab.host("updates")[row]
-        gradient_D = judged(scores, n, value_D, mixture, origin_D, unit_D, before, self._quantiles)
+        gradient_D = judged(scores, n, value_D, mixture, origin_D, unit_D, before)
         return gradient_D if fill else np.zeros_like(gradient_D)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:

@@ -31,7 +31,7 @@ from streamgen.models import fan, scale, units
 from streamgen.models.activation import Activation
 from streamgen.models.caution import CautiousSettings
 from streamgen.models.contributions import shares
-from streamgen.models.factor_t import half_width, likelihood
+from streamgen.models.factor_t import given_scale, half_width, likelihood
 from streamgen.models.likelihood import Likelihood
 from streamgen.models.noise import generator
 from streamgen.models.one_step import one_step
@@ -360,8 +360,13 @@ class StreamAE:
             scores.contribution_ND[n] = shares(nll, tail, quadratic_D, seen_D)
         centre_D = np.where(first_D, np.nan, now.last_D + unit_D * expected_D)
         scores.expected_ND[n] = centre_D
-        scores.low_ND[n] = centre_D - self._t90 * unit_D * scale_D
-        scores.high_ND[n] = centre_D + self._t90 * unit_D * scale_D
+        half_D = self._t90 * scale_D
+        if seen_D.any() and not (seen_D | first_D).all():
+            # Missing ones are expected beside those that are there: so is their interval.
+            beside_BD = given_scale(p, record.seen_1D, scored.quadratic_BD.sum(1).clamp_min(0.0))
+            t90 = half_width(self.settings.dof + int(seen_D.sum()), 0.9)
+            half_D = np.where(seen_D, half_D, t90 * beside_BD[0].cpu().numpy().astype(np.float64))
+        scores.low_ND[n], scores.high_ND[n] = centre_D - unit_D * half_D, centre_D + unit_D * half_D
         return record.filled(centre_D)
 
     def _record(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> _Record:

@@ -34,7 +34,6 @@ from streamgen.models.carried import Carried, Shape
 from streamgen.models.initial import initial
 from streamgen.models.judged import judged
 from streamgen.models.likelihood import Likelihood
-from streamgen.models.mixture_t import Quantiles
 from streamgen.models.noise import generator
 from streamgen.models.one_step import one_step
 from streamgen.models.online import Heed, Kind, Learner, Scores, check_kind
@@ -75,7 +74,6 @@ class StreamAEFull:
             self.name, settings, window_fields, window.stride or window.length, reservoir=settings.reservoir,
             recent=settings.recent, updates=settings.updates, batch=settings.batch, ema=settings.ema,
         )  # fmt: skip
-        self._quantiles = Quantiles(settings.dof)
 
     def fields(self) -> Mapping[str, StateField]:
         """Weights, moments, averaged weights; scales and axes; the carried state and the newest record as the
@@ -256,7 +254,7 @@ class StreamAEFull:
         mixture = network.next(state_1H, input_1I, self._tensor(time_C[None]))
         before = Scale.of(slab, row)
         scores.step_N[n] = slab.host("updates")[row]
-        return judged(scores, n, value_D, mixture, before.last_D, now.delta_D, before, self._quantiles)
+        return judged(scores, n, value_D, mixture, before.last_D, now.delta_D, before)
 
     def _advance(self, slab: Slab, row: int, value_D: Floats, time_C: Float32s) -> bool:
         """Move scales, axes, window and state over a record; True when it is time to learn."""

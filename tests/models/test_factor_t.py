@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.stats import multivariate_t, t
 
-from streamgen.models.factor_t import Predictive, half_width, likelihood, posterior
+from streamgen.models.factor_t import Predictive, given_scale, half_width, likelihood, posterior
 
 B, D, K, DOF = 5, 4, 2, 4.0
 
@@ -60,6 +60,28 @@ def test_a_missing_value_is_imputed_by_its_conditional_mean(predictive: Predicti
         oracle = mean[1] + full[1, there] @ np.linalg.solve(full[np.ix_(there, there)], e)
         assert float(expected_BD[b, 1]) == pytest.approx(oracle, rel=1e-10)
         np.testing.assert_allclose(expected_BD[b, there].numpy(), mean[there])
+
+
+@pytest.mark.parametrize("seen", [[1, 0, 1, 1], [0, 1, 0, 0]])
+def test_a_missing_value_has_the_scale_of_its_conditional(predictive: Predictive, seen: list[int]) -> None:
+    """By Bayes: the joint density of the seen ones and a missing one, over that of the seen ones alone."""
+    y_BD = torch.from_numpy(2 * np.random.default_rng(3).normal(size=(B, D)))
+    seen_BD = torch.tensor([seen] * B, dtype=torch.float64)
+    scored = likelihood(predictive, y_BD, seen_BD)
+    scale_BD = given_scale(predictive, seen_BD, scored.quadratic_BD.sum(1))
+    there, missing = np.flatnonzero(seen).tolist(), seen.index(0)
+    for b in range(B):
+        mean, full = predictive.mean_BD[b].numpy(), covariance(predictive, b)
+
+        def log_density(value_D: np.ndarray, of: list[int], m=mean, s=full) -> float:
+            return float(multivariate_t(m[of], s[np.ix_(of, of)], df=DOF).logpdf(value_D[of]))
+
+        value_D = y_BD[b].numpy().copy()
+        expected, scale = float(scored.expected_BD[b, missing]), float(scale_BD[b, missing])
+        for away in (0.0, -0.7, 2.5):
+            value_D[missing] = expected + away * scale
+            ratio = log_density(value_D, [*there, missing]) - log_density(value_D, there)
+            assert ratio == pytest.approx(t(DOF + len(there), expected, scale).logpdf(value_D[missing]))
 
 
 def test_the_encoder_is_the_exact_posterior_mean(predictive: Predictive) -> None:

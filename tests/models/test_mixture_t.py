@@ -10,7 +10,7 @@ from scipy.special import logsumexp
 from scipy.stats import kstest, multivariate_t
 from scipy.stats import t as student
 
-from streamgen.models.mixture_t import MixtureT, Quantiles
+from streamgen.models.mixture_t import MixtureT, Quantiles, quantiles
 
 N, K, D, DOF = 6, 3, 4, 5.0
 
@@ -198,3 +198,34 @@ def test_what_is_drawn_beside_what_is_given_has_the_conditional_distribution(giv
     cdf_G = np.cumsum(density_G) / density_G.sum()
     uniform = np.interp(drawn_ND[:, d], grid_G, cdf_G)
     assert kstest(uniform, "uniform").pvalue > 0.01
+
+
+def test_what_is_missing_has_the_intervals_of_its_conditional_draws() -> None:
+    count = 20_000
+    y_ND, seen_ND = records()
+    for n in (1, 2, 4, 5):
+        one = made().some(torch.tensor([n] * count))
+        y_MD, seen_MD = y_ND[[n] * count], seen_ND[[n] * count]
+        drawn_MD = one.draw_given(np.random.default_rng(n), y_MD, seen_MD).numpy()
+        weight_K, location_KD, spread_KD = (
+            part[0].numpy() for part in one.some(torch.tensor([0])).given(y_MD[:1], seen_MD[:1])
+        )
+        missing_D, table = ~seen_ND[n].numpy(), quantiles(DOF + int(seen_ND[n].sum()))
+        for share in (0.05, 0.5, 0.95):
+            edge_D = table.of(share, weight_K, location_KD, spread_KD)
+            below_D = (drawn_MD < edge_D).mean(0)
+            np.testing.assert_allclose(
+                below_D[missing_D], share, atol=4 * np.sqrt(share * (1 - share) / count)
+            )
+
+
+def test_a_thin_axis_leaves_a_thin_interval() -> None:
+    """Of two columns that are equal to a part in 10⁹ the missing one is known as well, by the closed form."""
+    for thin in (1e-3, 1e-9):
+        L = torch.tensor([[1.0, 0.0], [1.0, thin]], dtype=torch.float64)
+        zero = torch.zeros(1, 1, 2)
+        p = MixtureT(torch.zeros(1, 1), zero, zero, L, DOF)
+        y_ND, seen_ND = torch.tensor([[3.0, 0.0]], dtype=torch.float64), torch.tensor([[True, False]])
+        _, location_NKD, spread_NKD = p.given(y_ND, seen_ND)
+        assert float(location_NKD[0, 0, 1]) == pytest.approx(3.0)
+        assert float(spread_NKD[0, 0, 1]) == pytest.approx(thin * np.sqrt((DOF + 9) / (DOF + 1)), rel=1e-6)
