@@ -17,7 +17,7 @@ import torch
 
 from streamgen.config import InputConfig
 from streamgen.encode import add_dead_letter, iso
-from streamgen.errors import StreamgenError
+from streamgen.errors import StateError, StreamgenError
 from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
 from streamgen.publishing.following import Followed
@@ -135,10 +135,14 @@ def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
     """What a model raises is an answer, and stops nothing; what is the machine's fault goes through.
 
     Too little memory is the request's fault: it says how much is drawn. Were it to end the publisher, the
-    next one would end by the same request, and none behind it would ever be answered.
+    next one would end by the same request, and none behind it would ever be answered. Nor does a state of one
+    partition that cannot be used, as that of another version, stop the requests of others.
     """
     try:
         yield
+    except StateError as error:
+        log.warning("a state cannot be used", source=str(source), reason=str(error))
+        raise Refused(Refusal.NO_STATE, str(error)[:1000]) from error
     except (Refused, StreamgenError, OSError):
         raise
     except Exception as error:

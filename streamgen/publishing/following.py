@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import numpy as np
 import structlog
+from pydantic import ValidationError
 
 from streamgen.config import InputConfig
 from streamgen.errors import BrokerUnavailable, RetryError
@@ -55,6 +56,7 @@ class Followed:
         self._led: OrderedDict[str | None, _Led] = OrderedDict()
         self._next_offset: int | None = None  # that the tail gives; None: it is not read
         self._why = ""  # it is not
+        self._refusal = Refusal.STATE_TOO_OLD  # of what is asked for then
         self._is_dark = False  # the checkpoint is known, and no broker says from where on to read
         self._passed_over: Checkpoint | None = None  # of a topic that is gone
 
@@ -110,7 +112,14 @@ class Followed:
             log.warning("the state is of a topic of that name that is gone", source=str(self.source))
             self.checkpoint, self._passed_over = None, checkpoint
             return
-        self._config = InputConfig.model_validate(manifest.input)
+        try:
+            self._config = InputConfig.model_validate(manifest.input)
+        except ValidationError as error:
+            # Of another version: what is asked of it is refused, and the next checkpoint may be another one.
+            wrong = error.errors()[0]
+            name = ".".join(map(str, wrong["loc"]))
+            self._stop(f"its configuration is of another version ({name}: {wrong['msg']})", Refusal.NO_STATE)
+            return
         self._decoder = Decoder(self._config, manifest.features)
         self.notation = Notation(self._config, manifest.features)
         self._tail.begin(self.source, max(manifest.offset - LOOKBACK, 0))
@@ -161,7 +170,7 @@ class Followed:
             raise Refused(Refusal.NO_STATE, f"there is no checkpoint of {self.source} yet")
         if self._next_offset is None:
             raise Refused(
-                Refusal.STATE_TOO_OLD,
+                self._refusal,
                 f"the newest checkpoint of {self.source} is of offset {checkpoint.manifest.offset}, and "
                 f"{self._why}",
             )
@@ -203,12 +212,13 @@ class Followed:
                 f"the key {key!r:.200} of {self.source} was silent for over key_ttl",
             )
 
-    def _stop(self, why: str) -> None:
+    def _stop(self, why: str, refusal: Refusal = Refusal.STATE_TOO_OLD) -> None:
         if why:
             log.warning("waiting for the next checkpoint", source=str(self.source), reason=why)
         if self._next_offset is not None:
             self._tail.stop(self.source)
         self._next_offset, self._since, self._count, self._why = None, [], 0, why
+        self._refusal = refusal
 
 
 def holding(followed: Iterable[Followed], topic: str, partition: int | None, key: str | None) -> Followed:

@@ -39,7 +39,7 @@ class Refusal(StrEnum):
     BAD_VALUE = "bad_value"  # a fixed or given value that is no finite number, or none at all
     UNKNOWN_KEY = "unknown_key"  # no learner of that key
     AMBIGUOUS_KEY = "ambiguous_key"  # learners of that key in several partitions, and none is named
-    NO_STATE = "no_state"  # no checkpoint of the topic yet
+    NO_STATE = "no_state"  # no checkpoint of the topic yet, or one that cannot be used
     STATE_TOO_OLD = "state_too_old"  # too many records came since the newest checkpoint
     TOO_LARGE = "too_large"  # more values than the limit, or than memory takes
     FAILED = "failed"  # the model raised, or gave what is no number

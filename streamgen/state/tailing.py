@@ -73,7 +73,13 @@ class Changes:
             self._newest.pop(source, None)
             self._open.discard(source)
             return
-        known.manifest = decode_manifest(value, f"of {source} in {self._where}")
+        try:
+            known.manifest = decode_manifest(value, f"of {source} in {self._where}")
+        except StateError as error:
+            # As one that is damaged: the task keeps the checkpoint before it, and the others theirs.
+            log.warning("a checkpoint cannot be used", source=str(source), reason=str(error))
+            self._open.discard(source)
+            return
         self._open.add(source)
 
     def settle(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -18,6 +19,7 @@ from streamgen.learners.task import Task
 from streamgen.publishing import answering, answers, following, outbox
 from streamgen.publishing.requests import Refusal
 from streamgen.records import RawBatch, TopicPartition
+from streamgen.state.checkpoint import LearnerState
 from streamgen.state.files import FileStore
 from streamgen.testing import Crash, Fault, LogRecord, MemoryTail
 from tests.publishing.rig import (
@@ -334,6 +336,39 @@ def test_without_a_checkpoint_there_is_nothing_to_answer_from() -> None:
     assert rig.refused()[0]["__streams.errors.exception"] == b"no_state"
     rig.learn()
     assert len(answered(rig, **ASKED)) == 10
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"fields": {"unheard_of": np.zeros(2)}}, "unheard_of differ"),
+        ({"input": {"unheard_of": 1}}, "configuration is of another version (unheard_of"),
+    ],
+)
+def test_a_state_of_another_version_stops_no_other_partition(
+    rig: Rig, changed: dict[str, Any], said: str
+) -> None:
+    rig.send(50, "c", 1)
+    rig.learn(OTHER)
+    found = rig.store.peek(OTHER)
+    assert found is not None
+    manifest = replace(found.manifest, input={**found.manifest.input, **changed.get("input", {})})
+    learner = LearnerState("c", {**found.learners["c"], **changed.get("fields", {})})
+    claim = rig.store.claim(OTHER)
+    claim.read(-1)
+    claim.write(manifest, [learner], ())
+    publishing = rig.publisher()
+    for key in "cac":
+        rig.ask(**ASKED | {"key": key})
+    turn(publishing)
+    assert [one["__streams.errors.exception"] for one in rig.refused()] == [b"no_state"] * 2
+    assert said in rig.refused()[0]["__streams.errors.message"].decode()
+    assert {record.key for record in rig.generated()} == {b"a"}
+    rig.send(1, "c", 1)
+    rig.learn(OTHER)
+    rig.ask(**ASKED | {"key": "c"})
+    turn(publishing)
+    assert {record.key for record in rig.generated()} == {b"a", b"c"}
 
 
 def test_a_state_that_is_too_far_behind_is_not_used(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,22 @@ def test_a_state_that_was_reset_is_no_state() -> None:
     assert state(changes) == {"a": 3.0, "b": 4.0}
 
 
+def test_a_manifest_of_another_version_leaves_the_checkpoint_before_it_and_the_other_tasks() -> None:
+    other = TopicPartition("in", 1)
+    first, second = transactions(*STEPS)
+    (theirs,) = transactions(({"a": learner(9)}, ()), source=other)
+    name = msgspec.json.encode(["task", "in", 0])
+    newer = [(key, b'{"version": 999}' if key == name else value) for key, value in second]
+    assert newer != second
+    changes = Changes(["in"], "app-state")
+    taken(changes, first)
+    taken(changes, newer + theirs)
+    assert changes.newest().keys() == {SOURCE, other}
+    assert state(changes) == {"a": 1.0, None: 2.0}
+    taken(changes, second[-1:])  # by the version that wrote the first
+    assert state(changes) == {"a": 3.0, "b": 4.0}
+
+
 def test_a_record_of_something_else_is_an_error() -> None:
     with pytest.raises(StateError, match="did not write"):
         Changes(["in"], "app-state").take(b"?", b"")
