@@ -343,12 +343,14 @@ class PublisherMetrics(Metrics):
 
     def compared(self, source: TopicPartition, pairs: int, distance: float, chance: float) -> None:
         """So many more sequences were compared with what then came. Their distance, and what chance makes of
-        it, are NaN while there are too few."""
+        it, are NaN while there are too few: then nothing is shown, nor what was shown before."""
         labels = _labels(source)
         self._compared.labels(*labels).inc(pairs)
-        if not math.isnan(distance):
-            self._distance.labels(*labels).set(distance)
-            self._chance.labels(*labels).set(chance)
+        for gauge, value in ((self._distance, distance), (self._chance, chance)):
+            if math.isnan(value):
+                gauge.remove(*labels)
+            else:
+                gauge.labels(*labels).set(value)
 
     def sequences(self, topic: str, kind: str, sequences: int) -> None:
         """So many sequences are visible: their transaction was committed."""

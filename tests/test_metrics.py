@@ -205,6 +205,10 @@ def test_a_distance_is_shown_when_there_is_one() -> None:
     assert value(metrics, "streamgen_generate_compared_total", **at) == 4
     assert value(metrics, "streamgen_generate_distance_ratio", **at) == 0.25
     assert value(metrics, "streamgen_generate_distance_chance_ratio", **at) == 0.125
+    metrics.compared(A0, 0, float("nan"), float("nan"))  # it is of nothing any more
+    assert value(metrics, "streamgen_generate_distance_ratio", **at) is None
+    assert value(metrics, "streamgen_generate_distance_chance_ratio", **at) is None
+    assert value(metrics, "streamgen_generate_compared_total", **at) == 4
 
 
 def test_every_metric_and_no_other_is_documented() -> None:

@@ -79,6 +79,7 @@ class Followed:
         self._led.clear()
         self._is_dark = False
         if checkpoint is None:
+            self.comparison.clear()
             self._stop("")
             return
         manifest = checkpoint.manifest

@@ -88,10 +88,13 @@ class Publisher(Answering):
             self.followed[source] = Followed(source, self._tail, self._device)
         for source, followed in self.followed.items():
             if self._clock() >= self._unreadable.get(source, 0.0):
+                is_other = newest.get(source) is not followed.checkpoint
                 try:
                     followed.take(newest.get(source))
                 except BrokerUnavailable as error:
                     self._leave(source, error)
+                if is_other:
+                    self._tell_distance(followed, 0)
         self._feed(0.0)
 
     def _feed(self, timeout_s: float) -> None:
@@ -105,9 +108,11 @@ class Publisher(Answering):
                 before = followed.comparison.compared
                 followed.feed(raw)
                 if followed.comparison.compared > before:
-                    self._metrics.compared(
-                        raw.source, followed.comparison.compared - before, *followed.comparison.distance
-                    )
+                    self._tell_distance(followed, followed.comparison.compared - before)
+
+    def _tell_distance(self, followed: Followed, pairs: int) -> None:
+        """After whatever may change it: pairs that are complete, keys that are let go, and another state."""
+        self._metrics.compared(followed.source, pairs, *followed.comparison.distance)
 
     def _reached(self, until: Until, followed: Followed) -> bool:
         source = followed.source
@@ -176,6 +181,7 @@ class Publisher(Answering):
         self._metrics.generated_from(followed.source, made.written, max(behind, 0))
         if request.kind == "continue":
             followed.comparison.watch(key, followed.next_offset, made.newest_ms, made.drawn_STD[0])
+            self._tell_distance(followed, 0)
         return made
 
     def _generate(self) -> None:

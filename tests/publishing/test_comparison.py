@@ -12,6 +12,7 @@ import pytest
 
 from streamgen.publishing.comparison import FEWEST, PAIRS, POOLS, RECORDS, Comparison, Distance, distance
 from streamgen.records import Columns, Floats
+from streamgen.state.checkpoint import LearnerState
 from tests.publishing.rig import FEATURES, SOURCE, Rig, config, turn
 
 J = 16
@@ -217,3 +218,32 @@ def test_another_state_begins_anew() -> None:
     other = replace(checkpoint, manifest=replace(checkpoint.manifest, fingerprint="other"))
     followed.take(other)
     assert not followed.comparison._pools
+
+
+@pytest.mark.parametrize("ends", ["another state", "no state", "forgotten keys"])
+def test_a_distance_is_shown_no_longer_than_there_is_one(ends: str) -> None:
+    rig = Rig(config())
+    rig.send(60)
+    rig.learn()
+    publisher = rig.publisher()
+    turn(publisher)
+    comparison = publisher.followed[SOURCE].comparison
+    for n in range(FEWEST):
+        comparison.watch("a", 60 + 2 * n, 0, np.zeros((2, len(FEATURES))))
+        rig.send(2)
+        turn(publisher, 1)
+    name, at = "streamgen_generate_distance_ratio", {"topic": "in", "partition": "0"}
+    assert rig.metrics.registry.get_sample_value(name, at) == comparison.distance.value
+    if ends == "another state":
+        made = replace(rig.store.peek(SOURCE).manifest, fingerprint="other")  # type: ignore[union-attr]
+        claim = rig.store.claim(SOURCE)
+        claim.read(-1)
+        claim.write(made, [LearnerState(None, rig.tasks[SOURCE].learners()["a"])], ())
+    elif ends == "no state":
+        rig.store._kept[SOURCE].manifest = None
+    else:
+        for n in range(POOLS - 1):
+            comparison.watch(f"key {n}", 0, 0, np.zeros((2, 1)))
+        rig.ask(kind="continue", key="a", length=4)
+    turn(publisher)
+    assert rig.metrics.registry.get_sample_value(name, at) is None
