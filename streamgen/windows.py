@@ -19,6 +19,8 @@ from streamgen.records import Bools, Floats, Ints
 TIME_FEATURES = 7
 _DAY_MS = 86_400_000.0
 _GAP_MEMORY = 256  # records over which the usual time between records is averaged
+_GAP_KNOWN = 16  # steps that tell what is usual
+_GAP_LONG = 8.0  # times the usual: a longer step is an outage, unless such steps are usual too
 _NEVER = np.iinfo(np.int64).min
 
 
@@ -45,13 +47,20 @@ class Ticks:
 
 
 class Clock:
-    """Event time per key. Its state is four numbers of the key's row."""
+    """Event time per key. Its state is five numbers of the key's row.
+
+    The usual time between records is a mean without outages. A step that breaks the window is none of it, and
+    one that is `_GAP_LONG` times as long counts as no longer than that. But where another such came among the
+    last `_GAP_MEMORY` steps they are how the stream goes (records that come in bursts, or a new rhythm), and
+    count in full: bounded, the usual time of bursts would shrink, and the bound with it, to nothing.
+    """
 
     FIELDS: ClassVar = {
         "clock_newest": Field(dtype="int64", fill=_NEVER),
         "clock_late_run": Field(dtype="int64"),
         "clock_gap": Field(),
         "clock_gaps": Field(dtype="int64"),
+        "clock_steady": Field(dtype="int64", fill=_GAP_MEMORY),  # steps since the last long one
     }
 
     def __init__(self, config: WindowConfig) -> None:
@@ -61,7 +70,7 @@ class Clock:
     def advance(self, slab: Slab, row_N: Ints, time_N: Ints) -> Ticks:
         """Move the clocks over a batch and say what each record is."""
         newest, late_run = slab.host("clock_newest"), slab.host("clock_late_run")
-        gap, gaps = slab.host("clock_gap"), slab.host("clock_gaps")
+        gap, gaps, steady = (slab.host(f"clock_{name}") for name in ("gap", "gaps", "steady"))
         N = len(row_N)
         late_N, broken_N, restarted_N = (np.zeros(N, dtype=np.bool_) for _ in range(3))
         step_N, gap_N = np.zeros(N), np.zeros(N)
@@ -80,8 +89,18 @@ class Clock:
             else:
                 step = step_N[n] = time - before
                 broken_N[n] = step > self._max_gap
-                gaps[row] += 1
-                gap[row] += (step - gap[row]) / min(int(gaps[row]), _GAP_MEMORY)
+                if not broken_N[n]:
+                    most = _GAP_LONG * gap[row]
+                    # Below a millisecond it tells nothing: the times of records are often equal.
+                    if step > most and gaps[row] >= _GAP_KNOWN and gap[row] >= 1.0:
+                        step = most if steady[row] >= _GAP_MEMORY else step
+                        steady[row] = 0
+                    else:
+                        steady[row] = min(int(steady[row]) + 1, _GAP_MEMORY)
+                    gaps[row] += 1
+                    gap[row] += (step - gap[row]) / min(int(gaps[row]), _GAP_MEMORY)
+                elif not gaps[row]:
+                    gap[row] = step  # nothing better is known yet
             late_run[row] = 0
             newest[row] = time
         return Ticks(late_N, broken_N, restarted_N, gap_N, time_features(time_N, step_N, gap_N), time_N)
