@@ -128,6 +128,30 @@ def test_decimals_of_a_stream_outlive_its_anomalies(mode: str) -> None:
     assert (drawn == np.round(drawn, 2)).all()
 
 
+@pytest.mark.parametrize("model", ["stream_ae full", "rvae full"])
+@pytest.mark.parametrize("mode", ["yes", "clip", "skip"])
+def test_what_is_kept_of_an_anomaly_is_what_it_taught(model: str, mode: str) -> None:
+    value_ND = stream(AT + 40)
+    value_ND[AT] += 1000
+    one = task(model, mode)
+    scores = one.process(columns(value_ND)).scores
+    learner = one.learners()["k"]
+    kept = learner["kept_at_R"] > 0
+    value_RTD, seen_RTD = (
+        next(learner[name][kept] for name in learner if name.startswith(stem))
+        for stem in ("kept_value_", "kept_seen_")
+    )
+    low_D, high_D = scores.low_ND[AT], scores.high_ND[AT]
+    most_D = {"yes": value_ND[AT], "clip": high_D + (high_D - low_D), "skip": value_ND[:AT].max(0)}[mode]
+    assert value_RTD.max((0, 1)) == pytest.approx(most_D)
+    # Of skip the record is there, with nothing in it: the window is as long as any, and learned from.
+    assert (~seen_RTD).any() == (mode == "skip")
+    if mode == "skip":
+        assert (~seen_RTD).any(1).sum() == (~seen_RTD).sum()  # one record of a window
+    else:
+        assert (value_RTD == value_RTD.max((0, 1))).all(2).any()
+
+
 # --- the laws
 
 

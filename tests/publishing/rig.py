@@ -23,6 +23,18 @@ SOURCE, OTHER = TopicPartition("in", 0), TopicPartition("in", 1)
 FEATURES = ("load", "disk.free", "up")
 MODELS: dict[str, dict[str, Any]] = {
     "stream_ae": {"name": "stream_ae", "hidden": 4},
+    "stream_ae full": {"name": "stream_ae", "hidden": 4, "preset": "full", "reservoir": 6, "burn_in": 4},
+    "stream_ae task": {"name": "stream_ae", "hidden": 4, "scope": "task"},
+    "rvae full": {
+        "name": "rvae",
+        "hidden": 8,
+        "latent": 2,
+        "components": 2,
+        "preset": "full",
+        "reservoir": 6,
+        "joint": 16,
+    },
+    "rvae task": {"name": "rvae", "hidden": 8, "latent": 2, "components": 2, "scope": "task"},
     "rvae": {"name": "rvae", "hidden": 8, "latent": 2, "components": 2},
     "river": {"name": "river", "n_trees": 2, "height": 3, "window_size": 50},
 }

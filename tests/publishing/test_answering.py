@@ -204,6 +204,28 @@ def test_windows_from_the_prior(model: str) -> None:
     assert value_ND.tolist() != continued.tolist()
 
 
+@pytest.mark.parametrize("model", ["stream_ae full", "stream_ae task", "rvae full", "rvae task"])
+def test_every_preset_and_scope_is_answered_from_as_the_learner_itself_would(model: str) -> None:
+    """With what the keys share, and with a reservoir; after records that came since the checkpoint."""
+    rig = Rig(config(model))
+    for _ in range(2):
+        rig.send(50)
+        rig.send(40, "b")
+    rig.learn()
+    rig.send(6)
+    for kind in ("continue", "prior"):
+        rig.ask(**ASKED | {"kind": kind})
+    turn(rig.publisher())
+    assert rig.refused() == []
+    led = rig.tasks[SOURCE]
+    led.follow(columns_of(rig, 180))
+    for n, kind in enumerate(("continue", "prior")):
+        value_ND, _, _ = decoded(rig, rig.generated()[10 * n : 10 * n + 10])
+        drawn_ND = led.generate("a", 5, 2, 7, kind).reshape(10, 3)  # type: ignore[arg-type]
+        assert value_ND[:, 0].tolist() == drawn_ND[:, 0].tolist()
+        assert headers(rig.generated()[10 * n])["streamgen_step"] == str(led.standing("a").step)
+
+
 @pytest.fixture(scope="module")
 def windows() -> Rig:
     rig = Rig(config("rvae"))
@@ -318,6 +340,23 @@ def test_a_model_that_only_detects_says_so() -> None:
     assert rig.refused()[0]["__streams.errors.message"] == (
         b"the model river gives no continue sequences, but none: it only detects"
     )
+
+
+@pytest.mark.parametrize(("min_records", "has_learner"), [(4, False), (3, True), (1, True)])
+def test_a_key_with_too_few_records_is_unknown(min_records: int, has_learner: bool) -> None:
+    rig = Rig(config(min_records=min_records))
+    rig.send(20, "b")
+    rig.send(3)
+    rig.learn()
+    found = answered(rig, **ASKED)
+    assert len(found) == (10 if has_learner else 0)
+    assert [one["__streams.errors.exception"] for one in rig.refused()] == [b"unknown_key"] * (
+        not has_learner
+    )
+    rig.send(1)  # its fourth: it has a learner with the next checkpoint
+    assert len(answered(rig, **ASKED)) == (10 if has_learner else 0)
+    rig.learn()
+    assert len(answered(rig, **ASKED)) == 10
 
 
 def test_a_key_in_two_partitions_must_be_named_with_its_partition(rig: Rig) -> None:
