@@ -14,7 +14,7 @@ Shapes: B distributions in one call, D features, K latent dimensions.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -36,6 +36,28 @@ class Predictive:
         """Scale of each feature alone: the root of the diagonal of Σ."""
         shared_BD = torch.exp(2.0 * self.log_latent_BK) @ (self.loading_KD * self.loading_KD)
         return torch.sqrt(torch.exp(2.0 * self.log_noise_BD) + shared_BD)
+
+    def wider(self, log_by: float) -> Predictive:
+        """All scales e^`log_by` times as large."""
+        return replace(
+            self, log_noise_BD=self.log_noise_BD + log_by, log_latent_BK=self.log_latent_BK + log_by
+        )
+
+    def some(self, rows_B: Tensor) -> Predictive:
+        """Some of the B."""
+        return Predictive(
+            self.mean_BD[rows_B], self.log_noise_BD[rows_B], self.log_latent_BK[rows_B], self.loading_KD,
+            self.dof,
+        )  # fmt: skip
+
+    def draw(self, noise: np.random.Generator) -> Tensor:
+        """One y from each of the B, [B, D]: z, ε and the χ² that they share."""
+        (B, D), K = self.mean_BD.shape, len(self.loading_KD)
+        normal_BO = noise.standard_normal((B, K + D)).astype(np.float32)
+        shared_B1 = np.sqrt(self.dof / noise.chisquare(self.dof, (B, 1))).astype(np.float32)
+        drawn_BO = torch.from_numpy(shared_B1 * normal_BO).to(self.mean_BD.device)
+        latent_BD = (drawn_BO[:, :K] * torch.exp(self.log_latent_BK)) @ self.loading_KD
+        return self.mean_BD + latent_BD + torch.exp(self.log_noise_BD) * drawn_BO[:, K:]
 
 
 def posterior(p: Predictive, residual_BD: Tensor, seen_BD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -100,13 +100,26 @@ def drawn(noise: np.random.Generator, span: Span, whole: bool = False) -> Choose
     return choose
 
 
+class _Given(NamedTuple):
+    """A mixture of which the seen part is given."""
+
+    mixture: MixtureT
+    y_BD: Tensor
+    seen_BD: Tensor
+
+    def draw(self, noise: np.random.Generator) -> Tensor:
+        return self.mixture.draw_given(noise, self.y_BD, self.seen_BD)
+
+    def some(self, rows_B: Tensor) -> _Given:
+        return _Given(self.mixture.some(rows_B), self.y_BD[rows_B], self.seen_BD[rows_B])
+
+
 def drawn_given(noise: np.random.Generator, span: Span, given_TD: Floats) -> Choose:
-    """Each record is what is given [T, D], and the rest (NaN) is drawn given that, on the span's grid."""
+    """Each record is what is given [T, D], and the rest (NaN) is drawn given that, and keeps to the span."""
 
     def choose(t: int, then: Next, origin_BD: Floats, unit_D: Floats) -> Floats:
-        y_BD, seen_BD = _given(given_TD[t], then.mixture, origin_BD, unit_D)
-        drawn_BD = then.mixture.draw_given(noise, y_BD, seen_BD).cpu().numpy()
-        return span.on_grid(origin_BD + unit_D * drawn_BD)
+        one = _Given(then.mixture, *_given(given_TD[t], then.mixture, origin_BD, unit_D))
+        return span.draw(one, noise, origin_BD, unit_D, ~np.isnan(given_TD[t]))
 
     return choose
 

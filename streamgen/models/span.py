@@ -15,14 +15,12 @@ sequences, P pairs; units are the input's.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from streamgen.models.joint import Joint
-from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Field, Slab
 from streamgen.records import Bools, Floats, Ints
 
@@ -43,6 +41,16 @@ def fields(D: int) -> dict[str, Field]:
         **{"least_D": least, "most_D": most, "fall_D": least, "rise_D": most},
         **{"told_D": count, "grid_D": count, "above_DD": Field((D, D), dtype="int16")},
     }
+
+
+class Drawable(Protocol):
+    """B distributions of a record."""
+
+    def draw(self, noise: np.random.Generator) -> torch.Tensor:
+        """One y from each, [B, D]."""
+
+    def some(self, rows_B: torch.Tensor) -> Self:
+        """Some of the B."""
 
 
 class Span(NamedTuple):
@@ -88,12 +96,30 @@ class Span(NamedTuple):
         return self._replace(fall_D=-nowhere_D, rise_D=nowhere_D)
 
     def draw(
-        self, one: MixtureT | Joint, noise: np.random.Generator, origin_BD: Floats, unit_D: Floats
+        self,
+        one: Drawable,
+        noise: np.random.Generator,
+        origin_BD: Floats,
+        unit_D: Floats,
+        fixed_D: Bools | None = None,
     ) -> Floats:
         """[B, D] values origin + unit y, of one y from each of B distributions, that keep to the span; one
-        that leaves it `AGAIN` times is moved to where it ends."""
+        that leaves it `AGAIN` times is moved to where it ends. Features that are `fixed` in what y is drawn
+        from may have any value, and are not moved: others are in order with them."""
+        if fixed_D is not None and fixed_D.any():
+            return self._free(fixed_D)._draw(one, noise, origin_BD, unit_D, fixed_D)
+        return self._draw(one, noise, origin_BD, unit_D, np.zeros(len(unit_D), dtype=np.bool_))
+
+    def _draw(
+        self,
+        one: Drawable,
+        noise: np.random.Generator,
+        origin_BD: Floats,
+        unit_D: Floats,
+        fixed_D: Bools,
+    ) -> Floats:
         y_BD, pairs = one.draw(noise), self.ordered()
-        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy())
+        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy().astype(np.float64))
         for _ in range(AGAIN):
             step_BD = value_BD - origin_BD
             out_B = self.beyond(value_BD, step_BD, NEAR * unit_D)
@@ -103,9 +129,26 @@ class Span(NamedTuple):
             again_BD = one.some(torch.from_numpy(out_B).to(y_BD.device)).draw(noise)
             value_BD[out_B] = self.on_grid(origin_BD[out_B] + unit_D * again_BD.cpu().numpy())
         value_BD = self.on_grid(self.nearest(value_BD, value_BD - origin_BD))
-        for lower, upper in zip(*(part.tolist() for part in pairs), strict=True):
-            np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
+        fixed_first = sorted(
+            zip(*(part.tolist() for part in pairs), strict=True), key=lambda p: not fixed_D[p[1]]
+        )
+        for lower, upper in fixed_first:  # what is below a fixed one is so before it lifts another one
+            if fixed_D[upper]:
+                np.minimum(value_BD[:, lower], value_BD[:, upper], out=value_BD[:, lower])
+            else:
+                np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
         return value_BD
+
+    def _free(self, fixed_D: Bools) -> Span:
+        """Without what it says of some features, but their order with others."""
+        least_D, fall_D = (np.where(fixed_D, np.inf, end_D) for end_D in (self.least_D, self.fall_D))
+        most_D, rise_D = (np.where(fixed_D, -np.inf, end_D) for end_D in (self.most_D, self.rise_D))
+        both_DD = fixed_D & fixed_D[:, None]
+        return self._replace(
+            least_D=least_D, most_D=most_D, fall_D=fall_D, rise_D=rise_D,
+            grid_D=np.where(fixed_D, NO_GRID, self.grid_D),
+            above_DD=np.where(both_DD, np.int16(1), self.above_DD),
+        )  # fmt: skip
 
     def _out_of_order(
         self, value_BD: Floats, step_BD: Floats, pairs: tuple[Ints, Ints], near_D: Floats

@@ -1,5 +1,7 @@
 """The likelihood against SciPy's multivariate t, and the encoder against the textbook conditional."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -98,6 +100,16 @@ def test_scale_is_the_root_of_the_diagonal(predictive: Predictive) -> None:
         np.testing.assert_allclose(
             predictive.scale_BD()[b].numpy(), np.sqrt(np.diag(covariance(predictive, b))), rtol=1e-12
         )
+
+
+def test_draws_have_its_mean_and_covariance(predictive: Predictive) -> None:
+    count = 200_000
+    many = replace(predictive.some(torch.tensor([0] * count)), dof=12.0)
+    for log_by in (0.0, 0.5):
+        y_ND = many.wider(log_by).draw(np.random.default_rng(0)).numpy()
+        wide_DD = 12 / 10 * np.exp(2 * log_by) * covariance(predictive, 0)
+        np.testing.assert_allclose(y_ND.mean(0), predictive.mean_BD[0], atol=0.03)
+        np.testing.assert_allclose(np.cov(y_ND.T), wide_DD, rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("dof", [2.01, 3.0, 4.0, 17.5, 1000.0])

@@ -451,6 +451,23 @@ def test_every_kind_has_the_decimals_of_the_stream() -> None:
         assert known_TD is None or (drawn[..., 1] == 0.125).all()
 
 
+def test_what_is_free_beside_what_is_fixed_is_in_order_with_it_and_moves_as_the_stream_does() -> None:
+    model, slab = made()
+    rng = np.random.default_rng(0)
+    low_N = rng.normal(size=320).cumsum()
+    value_ND = np.stack([low_N, low_N + rng.exponential(size=320)], 1)
+    run(model, slab, value_ND)
+    given_TD = np.full((8, 2), np.nan)
+    given_TD[:, 0] = value_ND[-1, 0]
+    drawn_BTD = model.generate(slab, 0, ME, 8, 200, 0, "what-if", given_TD)
+    assert (drawn_BTD[..., 0] == value_ND[-1, 0]).all()
+    assert (drawn_BTD[..., 1] >= drawn_BTD[..., 0] - 1e-9).all()
+    step_BTD, step_N = np.diff(drawn_BTD, axis=1), np.diff(value_ND[:, 1])
+    moved_BT = drawn_BTD[:, 1:, 1] > drawn_BTD[:, 1:, 0] + 1e-9  # not only lifted to be in order
+    assert step_BTD[..., 1][moved_BT].min() >= step_N.min() - 1e-9
+    assert step_BTD[..., 1][moved_BT].max() <= step_N.max() + 1e-9
+
+
 def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     """Weights, moments and averages; windows of 8 + 1 bytes a value and 4 a time feature; the axes."""
     light, full, joint = made()[1], made(**FULL, joint=0)[1], made(**FULL, joint=16)[1]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from streamgen.models import span
+from streamgen.models.free_run import _Given
 from streamgen.models.mixture_t import MixtureT
 from streamgen.models.slab import Slab
 from streamgen.models.span import Span
@@ -111,6 +112,33 @@ def test_a_column_that_was_never_above_another_one_is_not_above_it() -> None:
         assert (drawn_BD[:, lower] <= drawn_BD[:, upper]).all()
         # Drawn again, and not moved to where they are equal: but for what a fiftieth of a step explains.
         assert (drawn_BD[:, lower] == drawn_BD[:, upper]).mean() < 0.1
+
+
+@pytest.mark.parametrize("at", [0.4, 3.25, -7.0])
+def test_beside_a_fixed_value_the_others_keep_to_the_span_and_it_stays(at: float) -> None:
+    """Open, high, low, close in quarters; the close is fixed, also where it never was, and off the grid."""
+    rng, N = np.random.default_rng(0), 500
+    day_N4 = np.round(4 * rng.normal(size=(2000, 4)).cumsum(1)) / 4
+    value_ND = np.stack([day_N4[:, 0], day_N4.max(1), day_N4.min(1), day_N4[:, 3]], 1)
+    now = spanned(value_ND).anywhere()
+    p = MixtureT(
+        torch.zeros(N, 1), torch.tensor([0.0, 1.0, -1.0, 0.0]).expand(N, 1, 4), torch.zeros(N, 1, 4),
+        torch.eye(4, dtype=torch.float64), 8.0,
+    )  # fmt: skip
+    origin_BD, unit_D = np.zeros((N, 4)), np.full(4, 0.5)
+    fixed_D = np.array([False, False, False, True])
+    y_BD = torch.from_numpy(np.tile([0.0, 0.0, 0.0, at / 0.5], (N, 1)))
+    one = _Given(p, y_BD, torch.from_numpy(np.tile(fixed_D, (N, 1))))
+    drawn_BD = now.draw(one, rng, origin_BD, unit_D, fixed_D)
+    assert drawn_BD[:, 3] == pytest.approx(at)
+    free_BD = drawn_BD[:, :3]
+    moved_BD = np.isclose(free_BD, at)  # to be in order with what is off the grid
+    assert ((free_BD * 4 == np.round(free_BD * 4)) | moved_BD).all()
+    assert (drawn_BD[:, 2] <= drawn_BD.min(1) + 1e-12).all()
+    assert (drawn_BD[:, 1] >= drawn_BD.max(1) - 1e-12).all()
+    step_ND = np.diff(value_ND, axis=0)
+    assert free_BD[:, 0].min() >= step_ND[:, 0].min()
+    assert free_BD[:, 0].max() <= step_ND[:, 0].max()
 
 
 def test_who_stands_at_the_end_of_the_range_is_not_drawn_again() -> None:

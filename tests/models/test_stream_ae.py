@@ -8,7 +8,7 @@ import torch
 
 from streamgen.config import WindowConfig
 from streamgen.models.factor_t import likelihood
-from streamgen.models.online import Learner, Scores
+from streamgen.models.online import Kind, Learner, Scores
 from streamgen.models.recurrent_t import Shape, carry, predict, step_gru, window_loss
 from streamgen.models.scale import Scale
 from streamgen.models.slab import Slab
@@ -248,3 +248,29 @@ def test_forecasts_of_a_learner_that_is_too_sure_fan_out() -> None:
     assert covered() == pytest.approx(0.8, abs=0.1)
     with patch("streamgen.models.fan.due", return_value=False):
         assert covered() < 0.6
+
+
+@pytest.mark.parametrize("preset", ["light", "paper"])
+@pytest.mark.parametrize("kind", ["continue", "prior"])
+def test_sequences_keep_to_what_the_stream_ever_had(preset: str, kind: Kind) -> None:
+    """Decimals and the order of columns; from the prior also the ranges of steps and values. What is
+    continued may take larger steps: the fan widens them."""
+    model, slab = made(D=3, preset=preset, hidden=8)
+    rng = np.random.default_rng(0)
+    low_N = np.clip(rng.normal(size=400).cumsum(), -5, 5)
+    value_ND = np.stack([low_N, low_N + rng.exponential(size=400), 10.0 * rng.integers(0, 3, 400)], 1).round(
+        2
+    )
+    run(model, slab, value_ND)
+    drawn_BTD = model.generate(slab, 0, ME, 40, 50, 0, kind)
+    assert (drawn_BTD == drawn_BTD.round(2)).all()
+    assert (drawn_BTD[..., 2] % 10 == 0).all()
+    assert (drawn_BTD[..., 0] <= drawn_BTD[..., 1]).all()
+    if kind == "prior":
+        step_BTD, step_ND = np.diff(drawn_BTD, axis=1), np.diff(value_ND, axis=0)
+        for d in (0, 2):  # one that is lifted to where another one is may move further
+            assert step_BTD[..., d].min() >= step_ND[:, d].min() - 0.006
+            assert step_BTD[..., d].max() <= step_ND[:, d].max() + 0.006
+        assert (drawn_BTD >= value_ND.min(0)).all()
+        assert (drawn_BTD <= value_ND.max(0)).all()
+    assert len(np.unique(drawn_BTD[..., 0])) > 50
