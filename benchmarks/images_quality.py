@@ -285,7 +285,8 @@ def main() -> int:
             if given.pictures and run.seed == 0 and run.model in ("vae", "gan"):
                 given.pictures.mkdir(parents=True, exist_ok=True)
                 shown = pictures.grid(drawn_MHWC[:SHOWN], ACROSS)
-                (given.pictures / f"{run.data}-{run.model}.png").write_bytes(shown)
+                name = f"{run.data}-{run.model}-{run.seconds:g}s.png"
+                (given.pictures / name).write_bytes(shown)
     return 0
 
 
