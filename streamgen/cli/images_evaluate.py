@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def evaluate(
     real: Annotated[
         str,
-        typer.Argument(metavar="REAL", help="Real images that were held out: FILE.npz or FILE.npz:ARRAY."),
+        typer.Argument(
+            metavar="REAL", help="Real images that were held out: FILE.npz, FILE.npz:ARRAY, a folder or IDX."
+        ),
     ],
     generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Generated images, given likewise.")],
     train: Annotated[
@@ -50,13 +52,14 @@ def evaluate(
     from streamgen.images.evaluation import checked, held_out_elbo
     from streamgen.images.evaluation import evaluate as judged
 
-    (real_images, label_N), (generated_images, _) = _read(real), _read(generated)
+    generated_images, _ = _read(generated, None)
+    real_images, label_N = _read(real, generated_images)
     training = None
     if train is None:
         # No image may teach the classifier and be judged by it.
         taught, real_images, label_N = _halved(real_images, label_N)
     else:
-        taught, label_N = _read(train)
+        taught, label_N = _read(train, generated_images)
         training = taught
     checked(real_images, generated_images, training, seeds)
     bound = None if state is None else _likelihood(state, real_images, training is not None)
@@ -112,15 +115,18 @@ def _halved(images: Images, label_N: Ints | None) -> tuple[Images, Images, Ints 
     return images[taught], images[compared], None if label_N is None else label_N[taught]
 
 
-def _read(source: str) -> tuple[Images, Ints | None]:
+def _read(source: str, like: Images | None) -> tuple[Images, Ints | None]:
     """The images [N, H, W, C] of `FILE.npz` or `FILE.npz:ARRAY`, with the labels that stand beside them as
-    `ARRAY_label`. Raises `InputError`."""
+    `ARRAY_label`; or those of a folder or an IDX file, brought to the form that others have. Raises
+    `InputError`."""
     import zipfile
 
     import numpy as np
 
     from streamgen.errors import InputError
 
+    if ".npz" not in source and Path(source).suffix != ".npy" and Path(source).exists():
+        return _brought(source, like), None
     path, _, name = source.partition(".npz:")
     path = f"{path}.npz" if name else source
     try:
@@ -145,3 +151,19 @@ def _read(source: str) -> tuple[Images, Ints | None]:
     except (OSError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no file of images ({error}): give a .npz file.") from None
     return (images[..., None] if images.ndim == 3 else images), labels
+
+
+def _brought(source: str, like: Images | None) -> Images:
+    """The images of a folder or an IDX file, as training reads them, in the size and colours of others."""
+    from streamgen.cli.images import tell_skipped
+    from streamgen.images.source import Look, read_images
+
+    if like is None:
+        look = Look()  # type: ignore[call-arg]
+    else:
+        _, height, width, colours = like.shape
+        size = height if height == width else None  # only squares are cut out of other sizes
+        look = Look(size=size, colours="grey" if colours == 1 else "colour")
+    found = read_images(Path(source), look)
+    tell_skipped(found, "files")
+    return found.images_NHWC

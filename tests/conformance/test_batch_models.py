@@ -43,10 +43,12 @@ def images(count: int = 24, size: int = SIZE, colours: int = COLOURS) -> Images:
     return found
 
 
-def build(kind: tuple[str, str], colours: int = COLOURS, size: int = SIZE, **settings: object) -> BatchModel:
+def build(
+    kind: tuple[str, str], colours: int = COLOURS, size: int = SIZE, device: str = "cpu", **settings: object
+) -> BatchModel:
     name, preset = kind
     small = {"name": name, "preset": preset, "width": 4, "latent": 8, "batch": 8, **settings}
-    return batch.build(small, (colours, size, size), "cpu")
+    return batch.build(small, (colours, size, size), device)
 
 
 def started(kind: tuple[str, str], seed: int = 0, **settings: object) -> BatchModel:
@@ -251,3 +253,18 @@ def test_an_unknown_setting_names_the_nearest() -> None:
 def test_a_preset_changes_defaults_and_what_is_given_stands_above_it() -> None:
     assert batch.settings({"name": "gan", "preset": "paper"}).ema == 0
     assert batch.settings({"name": "gan", "preset": "paper", "ema": 0.5}).ema == 0.5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_learns_in_half_precision_what_a_cpu_goes_on_with(kind: tuple[str, str]) -> None:
+    gpu, cpu = started(kind, device="cuda"), started(kind)
+    first = [learn(model, 0, 1)[0] for model in (gpu, cpu)]
+    for name, loss in first[0].items():
+        assert loss == pytest.approx(first[1][name], rel=0.05, abs=0.05)  # bfloat16 has 8 bits
+    learn(gpu, 1, 10)
+    assert gpu.skipped == 0
+    moved = build(kind)
+    moved.load(gpu.state())
+    noise_BZ = cpu.normal(np.random.default_rng(5), 4)
+    there = gpu.draw(noise_BZ.to("cuda")).float().cpu()
+    torch.testing.assert_close(there, moved.draw(noise_BZ), rtol=0, atol=0.05)

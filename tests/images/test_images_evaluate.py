@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from streamgen.images import classifier
 from streamgen.images.classifier import Images
@@ -79,6 +80,22 @@ def test_a_trained_vae_says_how_likely_it_finds_what_it_did_not_learn(
     code, _, err = cli(*grey, "--train", folder / "small.npz", "--state", folder / "small")
     assert code == 1
     assert "bring them to its size" in err, err
+
+
+def test_a_folder_is_brought_to_the_form_of_what_was_generated(cli: Callable[..., Said], file: Path) -> None:
+    folder = file.parent
+    with np.load(file) as held:
+        for name in ("train", "test"):
+            (folder / name).mkdir()
+            for n, image in enumerate(held[name]):
+                Image.fromarray(image).resize((40, 32)).save(folder / name / f"{n:03d}.png")
+    (folder / "test" / "none.png").write_bytes(b"none")
+    options = ("--train", folder / "train", "--seeds", 2)
+    code, out, err = cli("images", "evaluate", folder / "test", folder / "alike.npz", *options)
+    assert code == 0, err
+    assert out.startswith("200 real and 100 generated images\n")
+    assert "none.png" in err
+    assert any(line.startswith("copies") for line in out.splitlines())
 
 
 def test_without_training_data_half_of_the_real_images_teach(cli: Callable[..., Said], file: Path) -> None:
