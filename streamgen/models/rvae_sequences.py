@@ -102,10 +102,11 @@ class Sequences:
     def sample(self, length: int, count: int, seed: int, ahead: bool = False) -> Floats:
         """[count, length, D] windows as the stream has them, in input units: none leaves the `span`.
 
-        With a reservoir each goes on from a record that was kept, drawn uniformly, or (`ahead`) such that its
-        hour and weekday are near those of the learner's newest; z is drawn given that record. Without, z ~
-        N(0, I), the first record is drawn given z, and its time is uniform in the last week, or in the stream
-        where that is shorter, or (`ahead`) the next record's.
+        With a reservoir each goes on from two records that were kept one after the other, a level and a step,
+        drawn uniformly, or (`ahead`) such that their hour and weekday are near those of the learner's newest;
+        z is drawn given the first. (After one alone the network would have to guess whether the stream is at
+        rest.) Without, z ~ N(0, I), the first record is drawn given z, and its time is uniform in the last
+        week, or in the stream where that is shorter, or (`ahead`) the next record's.
         """
         noise = self._noise(f"sample.{seed}")
         network, now = self.network(stretched=False), self.now
@@ -114,14 +115,13 @@ class Sequences:
         with torch.inference_mode(), np.errstate(over="ignore"):
             if not kept:
                 return self._from_nowhere(network, span, noise, length, count, ahead)
-            value_RD, seen_RD, time_RC = (field[:, 0] for field in kept)
-            share_R = likeness(time_RC, self._times(np.zeros(1))[0]) if ahead else None
-            slot_B = noise.choice(len(value_RD), count, p=share_R)
-            value_BD, seen_BD, time_BC = value_RD[slot_B], seen_RD[slot_B], time_RC[slot_B]
-            z_BZ = self._given_first(network, value_BD, seen_BD, time_BC, noise)
-            input_BI = self._tensor(now.records(value_BD, value_BD, seen_BD, time_BC))
-            before = warm(network, z_BZ, input_BI.unsqueeze(1), value_BD[:, None])
+            share_R = likeness(kept[2][:, 1], self._times(np.zeros(1))[0]) if ahead else None
+            slot_B = noise.choice(len(kept[2]), count, p=share_R)
+            value_B2D, seen_B2D, time_B2C = (field[slot_B, :2] for field in kept)
+            z_BZ = self._given_first(network, value_B2D[:, 0], seen_B2D[:, 0], time_B2C[:, 0], noise)
+            before = warm(network, z_BZ, self._tensor(now.window(value_B2D, seen_B2D, time_B2C)), value_B2D)
             # The time within a week can be read off the phase.
+            time_BC = time_B2C[:, 1]
             begin_B = np.arctan2(time_BC[:, -2], time_BC[:, -1]).astype(np.float64) / (2 * np.pi) * _WEEK_MS
             if ahead:
                 begin_B = np.full(count, float(self._slab.host("clock_newest")[self._row]))
