@@ -5,7 +5,7 @@
 DATA holds sequences/stocks.csv (TimeGAN's, Yoon et al. 2019) and sequences/energy.npz (timeVAE's, Desai et
 al. 2021). The learner is `rvae` with the preset full, windows of 24 records at stride 1, one update each;
 every record is learned when it comes, and never again but from the learner's own reservoir. Sequences are
-drawn from the prior: each goes on from a record that the learner kept, which is not part of it.
+drawn from the prior: each goes on from two records that the learner kept, which are not part of it.
 
 - *Field's*: it learns the whole series; all its windows (stride 1) are judged against as many generated
   ones, as in the published papers. That is comparable with them, and lenient: judge and learner saw the same
