@@ -223,7 +223,10 @@ def _check_same(mine: Manifest, stored: Manifest, folder: Folder) -> None:
 
 def check_model(mine: Mapping[str, Any], stored: Mapping[str, Any], folder: Folder) -> None:
     """Raises `StateError` for settings of another model than that in the folder, but for the steps."""
-    for key in sorted({*mine, *stored} - {"steps"}):
+    for key in (
+        "name",
+        *sorted({*mine, *stored} - {"name", "steps"}),
+    ):  # another model has other defaults too
         _check(f"model.{key}", mine.get(key), stored.get(key), folder)
 
 

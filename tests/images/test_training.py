@@ -104,6 +104,8 @@ def test_a_folder_of_another_training_is_refused(tmp_path: Path, change: dict[st
         training(tmp_path, settings, seed=change.get("seed", 0))
     with pytest.raises(StateError, match="digest"):
         training(tmp_path, SMALL["vae"], images()[::-1])
+    with pytest.raises(StateError, match=r"model\.name vae, not gan"):  # before all that follows from it
+        training(tmp_path, SMALL["gan"])
 
 
 def test_every_image_is_learned_from_once_a_pass(tmp_path: Path) -> None:
