@@ -32,7 +32,8 @@ def test_the_stored_state_does_not_depend_on_when_it_was_stored(store: MemorySto
     loop.run(until_read(loop, log))
     often, _ = loop_over(other_log, other, polls=[7], **OFTEN)
     often.run(until_read(often, other_log))
-    assert len(other.written) >= 4 * len(store.written) > 0
+    # How much more often is up to the thread that writes.
+    assert len(other.written) > len(store.written) > 0
     assert state_of(store) == state_of(other)
 
 
@@ -66,7 +67,7 @@ def test_a_checkpoint_that_was_not_stored_is_made_up_for(
 ) -> None:
     log = filled()
     store.failures = [*[None] * when, PublishAborted("the broker was away")]
-    loop, _ = loop_over(log, store, polls=[9], faults=[*[None] * 7, Fault.CRASH_AFTER], **OFTEN)
+    loop, _ = loop_over(log, store, polls=[9], faults=[*[None] * 12, Fault.CRASH_AFTER], **OFTEN)
     with pytest.raises(Crash):
         loop.run(until_read(loop, log))
     assert store.failures == []
