@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import structlog
-import torch
 
 from streamgen.config import InputConfig
 from streamgen.encode import Encoder
@@ -22,11 +21,11 @@ from streamgen.formats.decode import Decoder, Drift, discover, unusable_before_d
 from streamgen.learners.episodes import score_of
 from streamgen.learners.task import Results, Task
 from streamgen.metrics import Metrics
+from streamgen.models.device import is_out_of_memory
 from streamgen.records import Columns, DeadLetter, OutputBatch, RawBatch, Reason, TopicPartition, rows
 
 log = structlog.get_logger()
 
-_OF_THE_MACHINE = ("CUDA", "DefaultCPUAllocator", "can't allocate memory")
 MAX_DRIFT_TOLD = 100  # field names that are warned of once; names come from the records and have no bound
 
 
@@ -124,11 +123,11 @@ class Pipeline:
         """Raises `LearnerFailed` for what may be the records' fault; what is the machine's goes through."""
         try:
             return task.process(columns)
-        except (StreamgenError, MemoryError, OSError, torch.OutOfMemoryError):
+        except (StreamgenError, OSError):
             raise
         except Exception as error:
-            # Torch has no type of its own for these.
-            if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_THE_MACHINE):
+            # Torch has no type of its own for what goes wrong on a GPU.
+            if is_out_of_memory(error) or (isinstance(error, RuntimeError) and "CUDA" in str(error)):
                 raise
             first, end = int(columns.offset_N[0]), int(columns.offset_N[-1]) + 1
             reason = f"{type(error).__name__}: {error}"

@@ -223,10 +223,8 @@ def _check_same(mine: Manifest, stored: Manifest, folder: Folder) -> None:
 
 def check_model(mine: Mapping[str, Any], stored: Mapping[str, Any], folder: Folder) -> None:
     """Raises `StateError` for settings of another model than that in the folder, but for the steps."""
-    for key in (
-        "name",
-        *sorted({*mine, *stored} - {"name", "steps"}),
-    ):  # another model has other defaults too
+    # The name first: another model has other defaults too.
+    for key in ("name", *sorted({*mine, *stored} - {"name", "steps"})):
         _check(f"model.{key}", mine.get(key), stored.get(key), folder)
 
 

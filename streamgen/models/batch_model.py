@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from streamgen.errors import ConfigError, StateError
 from streamgen.models.descent import BatchSettings, Descent
+from streamgen.models.device import is_out_of_memory
 from streamgen.models.image_parts import Shape
 
 Images = NDArray[np.uint8]  # [B, H, W, C]
@@ -103,7 +104,7 @@ class BatchModel(ABC):
                 totals = self._gradients(rows, loss_of)
                 break
             except RuntimeError as error:
-                if not _is_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if self.micro == 1:
                     raise ConfigError(
@@ -142,8 +143,3 @@ class BatchModel(ABC):
 
 def _inside(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-
-
-def _is_memory(error: RuntimeError) -> bool:
-    """On a GPU it has a type of its own; the CPU's allocator only a message."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

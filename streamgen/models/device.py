@@ -1,4 +1,4 @@
-"""Where models compute, and with how many threads."""
+"""Where models compute, with how many threads, and whether memory was enough."""
 
 from __future__ import annotations
 
@@ -31,3 +31,11 @@ def find_device(asked: str) -> str:
             "or choose cpu."
         )
     return "cuda" if found else "cpu"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was too small. Of a CPU torch raises a RuntimeError that only its text tells."""
+    signs = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+    )

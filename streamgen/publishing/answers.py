@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 import structlog
-import torch
 
 from streamgen.config import InputConfig
 from streamgen.encode import add_dead_letter, iso
 from streamgen.errors import StateError, StreamgenError
 from streamgen.formats import FORMATS
 from streamgen.formats.eventtime import LATEST_MS
+from streamgen.models.device import is_out_of_memory
 from streamgen.publishing.following import Followed
 from streamgen.publishing.requests import (
     MOST_VALUES,
@@ -34,7 +34,6 @@ from streamgen.records import Floats, Headers, OutputBatch, RawBatch, TopicParti
 log = structlog.get_logger()
 
 TYPE = b"dev.streamgen.generated.v1"  # CloudEvents
-_OF_MEMORY = ("out of memory", "DefaultCPUAllocator", "can't allocate memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
     except (Refused, StreamgenError, OSError):
         raise
     except Exception as error:
-        if _is_of_memory(error):
+        if is_out_of_memory(error):
             log.exception("a request did not fit into memory", source=str(source))
             raise Refused(
                 Refusal.TOO_LARGE, "what was asked for did not fit into memory: ask for fewer or shorter ones"
@@ -155,13 +154,6 @@ def failures_are_refusals(source: TopicPartition) -> Iterator[None]:
             raise
         log.exception("a request failed", source=str(source))
         raise Refused(Refusal.FAILED, f"the model failed: {type(error).__name__}: {error}"[:1000]) from error
-
-
-def _is_of_memory(error: Exception) -> bool:
-    # On a CPU torch raises a RuntimeError that only its text tells from others.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_MEMORY)
-    )
 
 
 def dead_letter(raw: RawBatch, n: int, target: TopicPartition, refused: Refused) -> OutputBatch:
