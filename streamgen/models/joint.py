@@ -118,7 +118,7 @@ class Joint:
         before_N3D = torch.asinh(r_NAD[:, (0, 2, 4)]).flatten(1)
         hidden_NH = torch.tanh(self._known_NH + before_N3D @ self._enter_3DH)
         out_NO = torch.addmm(self._bias_CD.flatten(), hidden_NH, self._leave_HCD.flatten(1))
-        out_NCD = out_NO.view(len(y_ND), -1, y_ND.shape[1])
+        out_NCD = out_NO.view(len(y_ND), len(self._bias_CD), y_ND.shape[1])
         logit_NCD, mean_NCD, log_scale_NCD = _parts(out_NCD)
         square_NCD = ((r_NAD.repeat_interleave(COMPONENTS, 1) - mean_NCD) * torch.exp(-log_scale_NCD)) ** 2
         half = 0.5 * (self.dof + 1)

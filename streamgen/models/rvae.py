@@ -50,7 +50,7 @@ from streamgen.models.slab import Slab
 from streamgen.models.span import Span
 from streamgen.models.units import Normalisation
 from streamgen.models.windowed import Parts, Windowed
-from streamgen.records import Floats, Ints
+from streamgen.records import Bools, Floats, Ints
 from streamgen.windows import TIME_FEATURES, Ticks
 
 
@@ -299,7 +299,7 @@ class RVAE:
             target_BTD, known_BTD = now.targets(value_BTD, seen_BTD)
             whole = None
             if self.shape.joint:
-                whole = self._whole(slab, row, now, windows_B, target_BTD, noise)
+                whole = self._whole(slab, row, now, value_BTD, target_BTD, known_BTD, noise)
             windows = Windows(
                 self._tensor(now.window(value_BTD, seen_BTD, time_BTC)),
                 self._tensor(now.window(stopped_BTD, seen_BTD & visible_BT1, time_BTC)),
@@ -320,23 +320,22 @@ class RVAE:
         slab: Slab,
         row: int,
         now: Axes,
-        windows_B: Parts,
+        value_BTD: Floats,
         target_BTD: Floats,
+        known_BTD: Bools,
         noise: np.random.Generator,
     ) -> Whole:
         """Some of the steps, drawn anew for each update: the density of whole records has 18 components for
         each feature, and costs more than all the rest."""
-        value_BTD, seen_BTD, _ = windows_B
-        N = target_BTD[:, 1:, 0].size
-        index_M = noise.permutation(N)[: math.ceil(N * self.settings.joint_share)]
+        whole_N = known_BTD[:, 1:].all(2).ravel()
+        drawn_M = noise.permutation(len(whole_N))[: math.ceil(len(whole_N) * self.settings.joint_share)]
+        index_M = drawn_M[whole_N[drawn_M]]
         b_M, t_M = np.divmod(index_M, self.T - 1)
         y_MD = target_BTD[b_M, t_M + 1]
         y_MD = y_MD + Span.of(slab, row).jitter() / now.delta_D * noise.standard_normal(y_MD.shape)
         places = now.places(value_BTD[b_M, t_M], value_BTD[b_M, np.maximum(t_M - 1, 0)])
         at = Places(*map(self._tensor, places))
-        return Whole(
-            self._tensor(index_M), self._tensor(seen_BTD[b_M, t_M + 1].all(1)), at, self._tensor(y_MD)
-        )
+        return Whole(self._tensor(index_M), at, self._tensor(y_MD), len(drawn_M) / len(whole_N))
 
     def _network(self, weights_P: Tensor, now: Axes, stretch_D: Floats | None = None) -> SequenceVAE:
         return network_of(self.shape, self.settings.dof, weights_P, now, stretch_D)

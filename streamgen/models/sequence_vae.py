@@ -97,13 +97,13 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """Some of the N steps, for the density of whole records: which (M of them), whether no value is missing,
-    where they begin, and what they are."""
+    """Steps of which no value is missing, for the density of whole records: which of the N (M of them), where
+    they begin, what they are; and the share of all steps that they were drawn from."""
 
     index_M: Tensor
-    whole_M: Tensor
     at: Places
     y_MD: Tensor
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +188,7 @@ class SequenceVAE:
         if windows.whole is not None:
             some = windows.whole
             z_MZ, before_MI, state_MS = (part[some.index_M] for part in steps)
-            joint_M = self.joint(z_MZ, before_MI, state_MS, some.at).nll(some.y_MD)
-            share = len(some.index_M) / len(steps[0])
-            nll = nll + torch.where(some.whole_M, joint_M, 0.0).sum() / share
+            nll = nll + self.joint(z_MZ, before_MI, state_MS, some.at).nll(some.y_MD).sum() / some.share
         free_kl = len(z_BZ) * torch.clamp_min(kl_BZ.mean(0), free_bits).sum()
         return (nll + kl_weight * free_kl) / windows.seen_BTD.sum().clamp_min(1)
 

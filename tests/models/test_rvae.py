@@ -513,6 +513,34 @@ def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: p
     assert set(counts) == {0, 1, 2}
 
 
+def test_the_density_of_whole_records_learns_from_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of all steps is drawn; of these it has those of which no value is missing. Here none is whole at
+    first, and the rest of the loss is learned all the same."""
+    learned_from: list[Windows] = []
+    bound = SequenceVAE.loss
+
+    def loss(self: SequenceVAE, windows: Windows, *rest: object) -> torch.Tensor:
+        learned_from.append(windows)
+        return bound(self, windows, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(SequenceVAE, "loss", loss)
+    model, slab = made(stride=1, joint=4, **FULL)
+    value_ND = walk(80)
+    value_ND[:20, 1] = value_ND[30::3, 0] = np.nan
+    run(model, slab, value_ND)
+    counts = []
+    for one in learned_from:
+        assert one.whole is not None
+        b_M, t_M = np.divmod(one.whole.index_M.numpy(), T - 1)
+        assert one.seen_BTD[b_M, t_M + 1].all()
+        steps = len(one.seen_BTD) * (T - 1)
+        assert one.whole.share == np.ceil(steps * 0.333) / steps
+        counts.append(len(b_M))
+    assert counts[0] == 0
+    assert max(counts) > 0
+    assert slab.host("updates")[0] == len(learned_from)
+
+
 def test_a_features_first_value_is_not_judged_and_spoils_nothing() -> None:
     value_ND = walk(60)
     value_ND[:40, 1] = np.nan
