@@ -514,8 +514,8 @@ def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: p
 
 
 def test_the_density_of_whole_records_learns_from_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third of all steps is drawn; of these it has those of which no value is missing. Here none is at first,
-    and the rest of the loss is learned all the same."""
+    """A third of all steps is drawn; of these it has those of which no value is missing. Here none is at
+    first, and the rest of the loss is learned all the same."""
     learned_from: list[Windows] = []
     bound = SequenceVAE.loss
 
