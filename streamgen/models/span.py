@@ -7,10 +7,11 @@ the record before the next. So what a learner generates keeps to what was seen:
 - on the grid that all its values lie on, in millionths (a sensor of two decimals, a counter of tens);
 - a feature that was never above another one is not above it (a day's highest price).
 
-A draw is moved onto the grid. One that leaves the rest is made again (rejection sampling of the truncated
-distribution), but for one that is as good as inside: many streams stand at their end. What did not happen in
-n records has a probability of about one in n, so little is cut off that should be there. D features, B
-sequences, P pairs; units are the input's.
+A draw is moved onto the grid. A value beyond the ends is mirrored at them: what a smooth density has beyond a
+bound belongs inside, beside it (boundary correction: Silverman 1986, section 2.10). What leaves the rest is
+drawn again (rejection sampling of the truncated distribution). A value that is as good as inside is put
+there, for many streams stand at their end. What did not happen in n records has a probability of about one in
+n, so little is cut off that should be there. D features, B sequences, P pairs; units are the input's.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class Span(NamedTuple):
         fixed_D: Bools,
     ) -> Floats:
         y_BD, pairs = one.draw(noise), self.ordered()
-        value_BD = self.on_grid(origin_BD + unit_D * y_BD.cpu().numpy().astype(np.float64))
+        value_BD = self._placed(origin_BD + unit_D * y_BD.cpu().numpy().astype(np.float64), unit_D)
         for _ in range(AGAIN):
             step_BD = value_BD - origin_BD
             out_B = self.beyond(value_BD, step_BD, NEAR * unit_D)
@@ -127,7 +128,7 @@ class Span(NamedTuple):
             if not out_B.any():
                 break
             again_BD = one.some(torch.from_numpy(out_B).to(y_BD.device)).draw(noise)
-            value_BD[out_B] = self.on_grid(origin_BD[out_B] + unit_D * again_BD.cpu().numpy())
+            value_BD[out_B] = self._placed(origin_BD[out_B] + unit_D * again_BD.cpu().numpy(), unit_D)
         value_BD = self.on_grid(self.nearest(value_BD, value_BD - origin_BD))
         fixed_first = sorted(
             zip(*(part.tolist() for part in pairs), strict=True), key=lambda p: not fixed_D[p[1]]
@@ -138,6 +139,17 @@ class Span(NamedTuple):
             else:
                 np.maximum(value_BD[:, upper], value_BD[:, lower], out=value_BD[:, upper])
         return value_BD
+
+    def _placed(self, value_BD: Floats, unit_D: Floats) -> Floats:
+        """[B, D] draws on the grid; those beyond the ends by more than `NEAR` units, and by less than half of
+        the range, mirrored there."""
+        low_D, high_D, near_D, far_D = (
+            self.least_D, self.most_D, NEAR * unit_D, (self.most_D - self.least_D) / 2
+        )  # fmt: skip
+        above_BD, below_BD = value_BD - high_D, low_D - value_BD
+        value_BD = np.where((near_D < above_BD) & (above_BD < far_D), high_D - above_BD, value_BD)
+        value_BD = np.where((near_D < below_BD) & (below_BD < far_D), low_D + below_BD, value_BD)
+        return self.on_grid(value_BD)
 
     def _free(self, fixed_D: Bools) -> Span:
         """Without what it says of some features, but their order with others."""

@@ -71,6 +71,28 @@ def test_beside_a_column_that_never_moves_no_other_is_pushed_to_its_end() -> Non
     assert (np.abs(drawn_BD[:, 1]) > 0.99).mean() < 0.02
 
 
+class Blurred:
+    """A uniform distribution between ±1 as a smooth density has it; one of ten is far beyond."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def draw(self, noise: np.random.Generator) -> torch.Tensor:
+        y_B = noise.uniform(-1, 1, self.count) + 0.2 * noise.normal(size=self.count)
+        return torch.from_numpy(np.where(noise.random(self.count) < 0.1, 10.0, y_B)[:, None])
+
+    def some(self, rows_B: torch.Tensor) -> Blurred:
+        return Blurred(int(rows_B.sum()))
+
+
+def test_what_a_smooth_density_has_beyond_a_bound_is_inside_beside_it() -> None:
+    rng, N = np.random.default_rng(0), 40_000
+    now = spanned(rng.uniform(-1, 1, (5000, 1)))
+    drawn_B1 = now.draw(Blurred(N), rng, np.zeros((N, 1)), np.ones(1))
+    share_K = np.histogram(drawn_B1, 10, (-1, 1))[0] / N
+    np.testing.assert_allclose(share_K, 0.1, atol=0.006)
+
+
 def test_decimals_and_tens_are_a_grid() -> None:
     rng = np.random.default_rng(0)
     columns = [
