@@ -3,7 +3,7 @@
     p(y) = Π_d p(y_d | y_<d, c),   c what the network knows before the record
     p(y_d | y_<d, c) = Σ_ak π_dak t_ν((r_da − μ_dak) / s_dak) / (s_dak w_da)
 
-y is the step from the record before, in usual steps. A component looks at feature d from one of six places:
+y is the step from the record before, in usual steps. A component looks at feature d from one of seven places:
 
     | | r_da | w_da | |
     |---|---|---|---|
@@ -13,21 +13,26 @@ y is the step from the record before, in usual steps. A component looks at featu
     | return | v_d = (y_d − home_d) / W_d | W_d | it comes to its usual value |
     | agree | (Λ⁻¹ v)_d | W_d Λ_dd | it comes to the level that those before it tell |
     | grow | y_d / g_d | g_d | it moves by a share of itself |
+    | approach | y_d / f_d | f_d, in size | it moves by a share of the way to its usual value |
 
 L is the Cholesky factor of the steps, Λ that of the levels (`axes`), home the value that a feature has most
-often (`often`) or, where it has none, its mean, g the last value's size against the usual one. A sensor that
-reports when something changes, one that rests, a value that somebody interpolated, columns that are equal,
-noise around a level, a largest price of a day, a volume whose steps are in proportion to it: each has a
-component that says so exactly. Which one, and what is added, the network learns:
+often (`often`) or, where it has none, its mean, f = home, no nearer than a thousandth, g the last value's
+size against the usual one. A sensor that reports when something changes, one that rests, a value that
+somebody interpolated, one that comes to rest in equal steps, columns that are equal, noise around a level, a
+largest price of a day, a volume whose steps are in proportion to it: each has a component that says so
+exactly. Which one, and what is added, the network learns, c being its inputs and `Places.known`:
 
-    a = tanh(c A + asinh([y, L⁻¹ y, Λ⁻¹ v]) (E ∘ M) + f)       a unit sees c and the features before its own
+    a = tanh(c A + asinh([y, L⁻¹ y, Λ⁻¹ v]) (E ∘ M) + b)       a unit sees c and the features before its own
     π, log s, μ of feature d from the units that see none but features before d
+
+A quarter of the units sees c alone, or the first features would have hardly any; the others see more and more
+features, evenly.
 
 A masked autoencoder (MADE: Germain et al. 2015) with a mixture for each feature (RNADE: Uria et al. 2013).
 `mixture_t` has every marginal and conditional in closed form and one component for all features at once: what
 is scored, imputed or given in part comes from that, and whole records are drawn from this.
 
-Shapes: N records, F inputs, H hidden units, D features, A = 6 places, K components of each, C = AK, O = 3CD.
+Shapes: N records, F inputs, H hidden units, D features, A = 7 places, K components of each, C = AK, O = 3CD.
 """
 
 from __future__ import annotations
@@ -42,15 +47,17 @@ from torch import Tensor
 
 from streamgen.models.flat import Shapes
 
-PLACES = 6
-COMPONENTS = 3  # of each place
+PLACES = 7
+COMPONENTS = 2  # of each place
+CLOSE = 64.0
+SHORTEST = 1e-3  # way to a usual value, in usual steps
 BOUND = 6.0  # of log scales: what stays where it is may be as narrow as e⁻⁶ of its place's unit
 
 
 def shapes(inputs: int, hidden: int, D: int) -> Shapes:
-    """Its parameters, all with the inputs first."""
+    """Its parameters, all with the inputs first; `inputs` are those beside the places."""
     return {
-        "joint_FH": (inputs, hidden),
+        "joint_FH": (inputs + 6 * D, hidden),
         "joint_3DH": (3 * D, hidden),
         "joint_bias_H": (hidden,),
         "joint_HO": (hidden, 3 * PLACES * COMPONENTS * D),
@@ -70,20 +77,32 @@ class Places:
     step_DD: Tensor
     level_DD: Tensor
 
+    def known(self) -> Tensor:
+        """[N, 6D] what a network sees of them: the last step, the way home, and what would be left of it
+        after one more such step. Whether a feature rests, is at its usual value or comes there next is
+        whether one of them is nothing, so they are seen closely, too."""
+        way_N3D = torch.cat([self.last_ND, self.home_ND, self.home_ND - self.last_ND], 1)
+        return torch.cat([torch.asinh(way_N3D), torch.asinh(CLOSE * way_N3D) / 4.0], 1)
+
     def seen(self, y_ND: Tensor) -> tuple[Tensor, Tensor]:
         """r and log w, both [N, A, D]."""
         v_ND = (y_ND - self.home_ND) / self.wide_D
         e_ND = torch.linalg.solve_triangular(self.step_DD, y_ND.T, upper=False).T
         agree_ND = torch.linalg.solve_triangular(self.level_DD, v_ND.T, upper=False).T
-        r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND, y_ND / self.size_ND], 1)
-        return r_NAD, torch.log(self.units())
+        share_ND, way_ND = y_ND / self.size_ND, y_ND / self._way()
+        r_NAD = torch.stack([y_ND, y_ND - self.last_ND, e_ND, v_ND, agree_ND, share_ND, way_ND], 1)
+        return r_NAD, torch.log(self.units().abs())
 
     def units(self) -> Tensor:
-        """w, [N, A, D]."""
+        """w, [N, A, D], with the sign of the way that it is a share of."""
         one_ND = torch.ones_like(self.size_ND)
         step_D, level_D = torch.diagonal(self.step_DD), torch.diagonal(self.level_DD)
         fixed = (step_D, self.wide_D, self.wide_D * level_D)
-        return torch.stack([one_ND, one_ND, *(one_D * one_ND for one_D in fixed), self.size_ND], 1)
+        places = [one_ND, one_ND, *(one_D * one_ND for one_D in fixed), self.size_ND, self._way()]
+        return torch.stack(places, 1)
+
+    def _way(self) -> Tensor:
+        return torch.where(self.home_ND.abs() < SHORTEST, SHORTEST, self.home_ND)
 
 
 class Joint:
@@ -92,12 +111,14 @@ class Joint:
     def __init__(self, w: Mapping[str, Tensor], known_NF: Tensor, at: Places, dof: float) -> None:
         self.dof, self.at = dof, at
         D, H = len(at.wide_D), w["joint_FH"].shape[1]
-        unit_H = torch.arange(H, device=known_NF.device) % D
+        # Of a quarter of the units 0, of the others from 0 to D − 1.
+        unit_H = (torch.arange(H, device=known_NF.device) - H // 4).clamp_min(0) * D // (H - H // 4)
         feature_D = torch.arange(D, device=known_NF.device)
-        # Unit h sees the features before number h mod D, and tells of that one and later ones.
+        # A unit sees the features before its number, and tells of that one and later ones.
         self._enter_3DH = w["joint_3DH"] * (feature_D[:, None] < unit_H).repeat(3, 1)
         self._leave_HCD = w["joint_HO"].view(H, -1, D) * (unit_H[:, None] <= feature_D).unsqueeze(1)
         self._bias_CD = w["joint_bias_O"].view(-1, D)
+        known_NF = torch.cat([known_NF, at.known().to(known_NF.dtype)], 1)
         self._known_NH = known_NF @ w["joint_FH"] + w["joint_bias_H"]
 
     def some(self, rows_N: Tensor) -> Joint:
@@ -154,6 +175,7 @@ class Joint:
                     follow_N,
                     home_N,
                     home_N + at.wide_D[d] * told_N,
+                    torch.zeros_like(home_N),
                     torch.zeros_like(home_N),
                 ],
                 1,

@@ -325,8 +325,8 @@ class RVAE:
         known_BTD: Bools,
         noise: np.random.Generator,
     ) -> Whole:
-        """Some of the steps, drawn anew for each update: the density of whole records has 18 components for
-        each feature, and costs more than all the rest."""
+        """Some of the steps, drawn anew for each update: the density of whole records has 14 components for
+        each feature, and costs as much as all the rest."""
         whole_N = known_BTD[:, 1:].all(2).ravel()
         drawn_M = noise.permutation(len(whole_N))[: math.ceil(len(whole_N) * self.settings.joint_share)]
         index_M = drawn_M[whole_N[drawn_M]]

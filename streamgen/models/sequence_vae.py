@@ -6,7 +6,7 @@
     g_1 = tanh(z V + v),   g_t = GRU(g_{t−1}, [u_{t−1}, d_{t−1}, m_{t−1}, c_t, z])                decoder
     p(x_t | z, x_<t) = mixture(a([g_t, u_{t−1}, d_{t−1}, z] A + b) O + o + skip)           of whitened steps
     skip: every mean moves by [u, d]_{t−1} S
-    p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z, asinh y_{t−1}, asinh home_t])     of whole records
+    p'(x_t | z, x_<t) = joint([g_t, u_{t−1}, d_{t−1}, z])                                  of whole records
 
 u is the whitened level of a record, d its whitened step from the record before (both asinh), m its mask, c
 the time features, a the activation (tanh); mixtures are those of `mixture_t`. Of more GRU layers, W and A
@@ -17,9 +17,9 @@ continuous space".
 
     loss = (−Σ_t [log p(x_t | z, x_<t) + log p'(x_t | z, x_<t)] + β Σ_j max(KL_j, λ)) / number of seen values
 
-z = ζ + τ ε; y is the raw step, home that to the usual value; p' is the density of `joint`, optional, of
-records of which no value is missing, and its sum may be estimated from some of the steps (Robbins & Monro
-1951). One network has both: p the marginals and conditionals that scores need, p' the detail that draws need.
+z = ζ + τ ε; p' is the density of `joint`, optional, of records of which no value is missing, and its sum may
+be estimated from some of the steps (Robbins & Monro 1951). One network has both: p the marginals and
+conditionals that scores need, p' the detail that draws need.
 KL_j is the mean over the minibatch of KL(q(z_j | x) ‖ N(0, 1)), λ the free bits (Kingma et al. 2016).
 
 Shapes: B windows of T records, D features, H hidden units of a layer (or the dense ones' own number, E), S of
@@ -68,7 +68,7 @@ class Shape:
         D, H, Z, K, C, S = self.D, self.H, self.Z, self.K, self.C, self.S
         O, E = K * (1 + 2 * D), self.dense or H  # noqa: E741
         dense = {"encode_HE": (H, E), "encode_bias_E": (E,)} if self.dense else {}
-        whole = joint_shapes(H + 4 * D + Z, self.joint, D) if self.joint else {}
+        whole = joint_shapes(H + 2 * D + Z, self.joint, D) if self.joint else {}
         return {
             **gru_shapes("encode", 3 * D + C, H, self.layers),
             **dense,
@@ -173,10 +173,8 @@ class SequenceVAE:
 
     def joint(self, z_NZ: Tensor, before_NI: Tensor, state_NS: Tensor, at: Places) -> Joint:
         """p'(x_t | z, x_<t), over steps, of whole records."""
-        kind = z_NZ.dtype
         parts = state_NS[:, -self.shape.H :], before_NI[:, : 2 * self.shape.D], z_NZ
-        places = torch.asinh(torch.cat([at.last_ND, at.home_ND], 1)).to(kind)
-        return Joint(self.w, torch.cat([*parts, places], 1), at, self.dof)
+        return Joint(self.w, torch.cat(parts, 1), at, self.dof)
 
     def loss(self, windows: Windows, noise_BZ: Tensor, kl_weight: float, free_bits: float) -> Tensor:
         """The negative evidence lower bound per seen value, nats; one draw of z a window."""

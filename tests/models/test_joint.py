@@ -101,14 +101,14 @@ def test_the_places_are_what_they_say() -> None:
     r_NAD, log_unit_NAD = at.seen(y_1D)
     v_1D = (y_1D - at.home_ND) / at.wide_D
     expected = [y_1D, y_1D - at.last_ND, y_1D @ at.step_DD.inverse().T, v_1D]
-    expected += [v_1D @ at.level_DD.inverse().T, y_1D / at.size_ND]
+    expected += [v_1D @ at.level_DD.inverse().T, y_1D / at.size_ND, y_1D / at.home_ND]
     torch.testing.assert_close(r_NAD, torch.stack(expected, 1))
     # w is what y moves by when r does, the features before it as they are.
     for d in range(3):
         moved_1D = y_1D.clone()
         moved_1D[0, d] += 1e-6
         slope_A = (at.seen(moved_1D)[0] - r_NAD)[0, :, d] / 1e-6
-        torch.testing.assert_close(1 / slope_A, torch.exp(log_unit_NAD[0, :, d]), rtol=1e-6, atol=0)
+        torch.testing.assert_close(1 / slope_A.abs(), torch.exp(log_unit_NAD[0, :, d]), rtol=1e-6, atol=0)
 
 
 def test_draws_are_from_the_density() -> None:
