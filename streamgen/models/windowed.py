@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from streamgen.models import averaging
+from streamgen.models.device import no_subnormals
 from streamgen.models.noise import generator
 from streamgen.models.online import Learner, Scores
 from streamgen.models.optimiser import Optimiser, OptimiserSettings
@@ -99,7 +100,8 @@ class Windowed:
         self.reservoir.keep(slab, row, learner)
         for _ in range(self._updates):
             began = perf_counter()
-            value = self._update(slab, row, learner, loss)
+            with no_subnormals():
+                value = self._update(slab, row, learner, loss)
             if value is None:
                 scores.skipped.append(row)
             else:
