@@ -52,6 +52,16 @@ def test_copies_are_named_and_a_page_is_written(cli: Callable[..., Said], file: 
     assert "copies.npz beside shapes.npz:test" in (folder / "new" / "evaluation.html").read_text()
 
 
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_judged(
+    cli: Callable[..., Said], file: Path
+) -> None:
+    options = ("--train", f"{file}:train", "--page", file)
+    code, _, err = cli("images", "evaluate", f"{file}:test", file.parent / "alike.npz", *options)
+    assert code == 1
+    assert "Name a folder" in err
+    assert "classifier" not in err
+
+
 def test_a_trained_vae_says_how_likely_it_finds_what_it_did_not_learn(
     cli: Callable[..., Said], file: Path
 ) -> None:
