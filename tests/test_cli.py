@@ -114,6 +114,11 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
     # The noise of `what the stream could be` is another.
     assert cli("generate", "--state", tmp_path / "s", "--out", out, *options, "--prior")[0] == 0
     assert out.read_text() != made[0]
+    quantiles = ("--count", 10, "--quantiles", "0.1,0.9")
+    assert cli("generate", "--state", tmp_path / "s", "--out", out, *options, *quantiles)[0] == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [list(line) for line in lines] == [["quantile", "step", "load"]] * 8
+    assert all(low["load"] < high["load"] for low, high in zip(lines[:4], lines[4:], strict=True))
     assert [list(json.loads(line)) for line in made[0].splitlines()] == [["sequence", "step", "load"]] * 8
 
 
@@ -149,6 +154,12 @@ def test_fit_and_generate(cli: Callable[..., Said], series: Path, tmp_path: Path
             "generate --state none --out x.csv --length 1000000 --count 10",
             "There is no state under none",
         ),
+        (
+            "generate --state none --out x.csv --quantiles .1;.9",
+            "numbers with commas between them, not '.1;.9'",
+        ),
+        ("generate --state none --out x.csv --quantiles 10,90", "shares between 0 and 1"),
+        ("generate --state none --out x.csv --quantiles .1,.9", "1 sequences do not tell these quantiles"),
         ("run", "inputs is missing: name at least one topic"),
         ("run config.yaml --input t", "from a file or from --input, not from both"),
         ("run --input t --bootstrap localhost", "'localhost' is not host:port"),

@@ -14,7 +14,7 @@ from streamgen.config import InputConfig
 from streamgen.csvfile import CsvRows
 from streamgen.detect import SOURCE, Choice, detect_file, fit_file
 from streamgen.errors import ConfigError, InputError, StateError
-from streamgen.generation import generate, write_sequences
+from streamgen.generation import generate, quantiles, write_sequences
 from streamgen.learners.task import Task
 from streamgen.records import Columns, TopicPartition
 from streamgen.state.checkpoint import LearnerState, Manifest
@@ -259,6 +259,35 @@ def test_each_form_holds_the_same_numbers(tmp_path: Path) -> None:
             (s, step) for s in range(2) for step in range(3)
         ]
         assert [[float(one["a"]), float(one["b"])] for one in found] == x_SLD.reshape(6, 2).tolist()
+
+
+def test_quantiles_of_many_sequences(tmp_path: Path) -> None:
+    """Against a normal distribution's own, and the same numbers in each form."""
+    x_SLD = np.random.default_rng(0).normal(size=(20_000, 3, 2)) * [1.0, 5.0]
+    share_Q = [0.1, 0.5, 0.9]
+    found_QLD = quantiles(x_SLD, share_Q)
+    expected_Q = np.array([-1.2816, 0.0, 1.2816])
+    np.testing.assert_allclose(
+        found_QLD / [1.0, 5.0], np.tile(expected_Q[:, None, None], (1, 3, 2)), atol=0.04
+    )
+    for name in ("x.npz", "x.csv", "x.jsonl"):
+        write_sequences(tmp_path / name, found_QLD, ["a", "b"], share_Q)
+    with np.load(tmp_path / "x.npz", allow_pickle=False) as held:
+        assert np.array_equal(held["x"], found_QLD)
+        assert held["quantiles"].tolist() == share_Q
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    lines = [json.loads(text) for text in (tmp_path / "x.jsonl").read_text().splitlines()]
+    for lines_or_rows in (rows, lines):
+        told = [(float(one["quantile"]), int(one["step"])) for one in lines_or_rows]
+        assert told == [(share, step) for share in share_Q for step in range(3)]
+        assert [[float(one["a"]), float(one["b"])] for one in lines_or_rows] == found_QLD.reshape(
+            9, 2
+        ).tolist()
+    with pytest.raises(InputError, match="between 0 and 1"):
+        quantiles(x_SLD, [0.5, 1.0])
+    with pytest.raises(InputError, match="ask for 20 at least"):
+        quantiles(x_SLD[:19], [0.05, 0.5])
 
 
 def test_what_cannot_be_generated(tmp_path: Path) -> None:

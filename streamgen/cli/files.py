@@ -113,14 +113,26 @@ def generate(
     prior: Annotated[
         bool, typer.Option("--prior", help="What the stream could be then, whatever came before.")
     ] = False,
+    quantiles: Annotated[
+        str | None,
+        typer.Option(
+            "--quantiles",
+            metavar="Q,…",
+            help="In place of the sequences, these quantiles of them: 0.1,0.5,0.9.",
+        ),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Generate sequences that go on where the stream stopped."""
     from streamgen.errors import InputError
-    from streamgen.generation import check_suffix, write_sequences
+    from streamgen.generation import check_shares, check_suffix, write_sequences
     from streamgen.generation import generate as generated
+    from streamgen.generation import quantiles as quantiles_of
 
     check_suffix(out)
+    shares = None if quantiles is None else _shares(quantiles)
+    if shares is not None:
+        check_shares(shares, count)
     if length > LONGEST or count > MOST or length * count > MOST_STEPS:
         raise InputError(
             f"{count:,} sequences of {length:,} steps are too many: at most {MOST:,} of at most {LONGEST:,}, "
@@ -128,7 +140,18 @@ def generate(
         )
     kind: Kind = "prior" if prior else "continue"
     x_SLD, columns = generated(state, length, count, seed, key, device, kind)
-    write_sequences(out, x_SLD, columns)
+    if shares is not None:
+        x_SLD = quantiles_of(x_SLD, shares)
+    write_sequences(out, x_SLD, columns, shares)
+
+
+def _shares(text: str) -> list[float]:
+    from streamgen.errors import ConfigError
+
+    try:
+        return [float(share) for share in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"--quantiles are numbers with commas between them, not {text!r}.") from None
 
 
 def file_input(
