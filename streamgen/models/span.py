@@ -142,13 +142,13 @@ class Span(NamedTuple):
 
     def _placed(self, value_BD: Floats, unit_D: Floats) -> Floats:
         """[B, D] draws on the grid; those beyond the ends by more than `NEAR` units, and by less than half of
-        the range, mirrored there."""
-        low_D, high_D, near_D, far_D = (
-            self.least_D, self.most_D, NEAR * unit_D, (self.most_D - self.least_D) / 2
-        )  # fmt: skip
-        above_BD, below_BD = value_BD - high_D, low_D - value_BD
-        value_BD = np.where((near_D < above_BD) & (above_BD < far_D), high_D - above_BD, value_BD)
-        value_BD = np.where((near_D < below_BD) & (below_BD < far_D), low_D + below_BD, value_BD)
+        the range, mirrored there. A grid's outermost cell ends half a width beyond the outermost value."""
+        near_D, far_D = NEAR * unit_D, (self.most_D - self.least_D) / 2
+        low_D, high_D = self.least_D - self._width() / 2, self.most_D + self._width() / 2
+        with np.errstate(invalid="ignore", over="ignore"):  # of what is infinite: it is put at the end
+            above_BD, below_BD = value_BD - high_D, low_D - value_BD
+            value_BD = np.where((near_D < above_BD) & (above_BD < far_D), high_D - above_BD, value_BD)
+            value_BD = np.where((near_D < below_BD) & (below_BD < far_D), low_D + below_BD, value_BD)
         return self.on_grid(value_BD)
 
     def _free(self, fixed_D: Bools) -> Span:
@@ -187,7 +187,12 @@ class Span(NamedTuple):
 
         The likelihood of a density has no bound on values of a grid: what is learned of them is learned
         from values with such noise (dequantisation: Uria et al. 2013; Theis et al. 2016)."""
-        return np.nan_to_num(self._millionths()) / MILLION / 8.0  # half a step of the grid is four deviations
+        return self._width() / 8.0  # half a step of the grid is four deviations
+
+    def _width(self) -> Floats:
+        """[D] of the grid, zero where there is none."""
+        width_D = self._millionths()
+        return np.where(np.isnan(width_D), 0.0, width_D) / MILLION
 
     def _millionths(self) -> Floats:
         """[D] widths of the grid, NaN where there is none."""

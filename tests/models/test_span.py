@@ -93,6 +93,25 @@ def test_what_a_smooth_density_has_beyond_a_bound_is_inside_beside_it() -> None:
     np.testing.assert_allclose(share_K, 0.1, atol=0.006)
 
 
+@pytest.mark.parametrize(("cells", "blur"), [(10, 1.0), (4, 0.5)])
+def test_so_it_is_beside_the_outermost_value_of_a_grid(cells: int, blur: float) -> None:
+    """Whole numbers, each as often, from a density that is a bit too smooth."""
+
+    class Whole(Blurred):
+        def draw(self, noise: np.random.Generator) -> torch.Tensor:
+            y_B = noise.integers(0, cells, self.count) + blur * noise.normal(size=self.count)
+            return torch.from_numpy(y_B[:, None])
+
+        def some(self, rows_B: torch.Tensor) -> Whole:
+            return Whole(int(rows_B.sum()))
+
+    rng, N = np.random.default_rng(0), 40_000
+    now = spanned(rng.integers(0, cells, (5000, 1)).astype(float))
+    drawn_B1 = now.draw(Whole(N), rng, np.zeros((N, 1)), np.ones(1))
+    share_K = np.bincount(drawn_B1[:, 0].astype(int), minlength=cells) / N
+    np.testing.assert_allclose(share_K * cells, 1.0, atol=0.06)
+
+
 def test_decimals_and_tens_are_a_grid() -> None:
     rng = np.random.default_rng(0)
     columns = [
