@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -51,19 +52,27 @@ def generate(
     return task.generate(chosen, length, count, seed, kind), task.features
 
 
+OUTERMOST = 1e-5
+
+
 def quantiles(x_SLD: Floats, share_Q: Sequence[float]) -> Floats:
     """`[Q, L, D]` at each step the value that a share q of the sequences does not exceed, of each column
-    alone: between those of 0.1 and 0.9 lie 80 % of a forecast. Raises `InputError` (`check_shares`)."""
+    alone, and between two of them in proportion: between those of 0.1 and 0.9 lie 80 % of a forecast, however
+    few sequences tell them (Weibull 1939; number 6 of Hyndman & Fan 1996). Raises `InputError`
+    (`check_shares`)."""
     check_shares(share_Q, len(x_SLD))
-    return np.asarray(np.quantile(x_SLD, share_Q, axis=0))
+    return np.asarray(np.quantile(x_SLD, share_Q, axis=0, method="weibull"))
 
 
 def check_shares(share_Q: Sequence[float], count: int) -> None:
     """Raises `InputError` where one is not between 0 and 1, and for so few sequences that none is expected
     beyond the outermost quantile."""
-    if not share_Q or not all(0 < share < 1 for share in share_Q):
-        raise InputError("Quantiles are of shares between 0 and 1: 0.1,0.5,0.9, say.")
-    least = round(1 / min(min(share, 1 - share) for share in share_Q))
+    if not share_Q or not all(OUTERMOST <= share <= 1 - OUTERMOST for share in share_Q):
+        raise InputError(
+            f"Quantiles are of shares between 0 and 1, {OUTERMOST:f} to {1 - OUTERMOST:f}: 0.1,0.5,0.9, say."
+        )
+    outer = min(min(share, 1 - share) for share in share_Q)
+    least = math.ceil(1 / outer - 1e-6)  # 1 − 0.9 is a bit less than 0.1
     if count < least:
         raise InputError(
             f"{count} sequences do not tell these quantiles: ask for {least} at least (--count), better for "
@@ -78,10 +87,14 @@ def write_sequences(
     for each step: sequence, step, and the columns); `-` is JSON lines to standard output. With `share_S` they
     are `quantiles`: .npz has their shares as `quantiles` [S], a line its share as `quantile`.
 
-    Raises `InputError` for another suffix or a file that cannot be written.
+    Raises `InputError` for another suffix, a file that cannot be written, and in a line a column whose name
+    is that of something else.
     """
     check_suffix(out)
     first, name_S = ("sequence", range(len(x_SLD))) if share_S is None else ("quantile", share_S)
+    taken = [name for name in (first, "step") if name in columns and out.suffix != ".npz"]
+    if taken:
+        raise InputError(f"A line of {out} has its own {taken[0]!r} beside the column: use .npz.")
     with whole_file(out) as file:
         if out.suffix == ".npz":
             if share_S is None:

@@ -288,6 +288,20 @@ def test_quantiles_of_many_sequences(tmp_path: Path) -> None:
         quantiles(x_SLD, [0.5, 1.0])
     with pytest.raises(InputError, match="ask for 20 at least"):
         quantiles(x_SLD[:19], [0.05, 0.5])
+    with pytest.raises(InputError, match="ask for 4 at least"):
+        quantiles(x_SLD[:3], [0.3])
+    with pytest.raises(InputError, match="between 0 and 1"):
+        quantiles(x_SLD, [1e-320])
+    with pytest.raises(InputError, match="its own 'quantile' beside the column"):
+        write_sequences(tmp_path / "x.csv", found_QLD, ["a", "quantile"], share_Q)
+
+
+def test_few_sequences_tell_quantiles_as_honestly() -> None:
+    """80 % of what comes lies between those of 0.1 and 0.9, of ten sequences as of many."""
+    noise = np.random.default_rng(0)
+    low, high = quantiles(noise.normal(size=(10, 4000, 1)), [0.1, 0.9])[:, :, 0]
+    came = noise.normal(size=4000)
+    assert ((low <= came) & (came <= high)).mean() == pytest.approx(0.8, abs=0.02)
 
 
 def test_what_cannot_be_generated(tmp_path: Path) -> None:
