@@ -43,11 +43,12 @@ def no_subnormals() -> Iterator[None]:
     A component that a record rules out has a gradient of e⁻⁹⁰ or less; a processor takes twenty times as long
     for a product with such numbers. Outside of it they are what they are: a stream may have them as values.
     """
+    before = not float(torch.tensor(1e-39) * 1.0)
     torch.set_flush_denormal(True)
     try:
         yield
     finally:
-        torch.set_flush_denormal(False)
+        torch.set_flush_denormal(before)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -31,6 +31,10 @@ def test_they_come_back_whatever_happens() -> None:
     with pytest.raises(ValueError, match="x"), no_subnormals():
         raise ValueError("x")
     assert product() > 0
+    with no_subnormals():
+        with no_subnormals():
+            pass
+        assert product() == 0  # as it was before
 
 
 def test_they_are_zero_while_a_learner_learns(monkeypatch: pytest.MonkeyPatch) -> None:
