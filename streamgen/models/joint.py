@@ -25,8 +25,8 @@ exactly. Which one, and what is added, the network learns, c being its inputs an
     a = tanh(c A + asinh([y, L⁻¹ y, Λ⁻¹ v]) (E ∘ M) + b)       a unit sees c and the features before its own
     π, log s, μ of feature d from the units that see none but features before d
 
-A quarter of the units sees c alone, or the first features would have hardly any; the others see more and more
-features, evenly.
+The units see from none to all features before the last, evenly, and a quarter more of them sees c alone, or
+the first features would have hardly any.
 
 A masked autoencoder (MADE: Germain et al. 2015) with a mixture for each feature (RNADE: Uria et al. 2013).
 `mixture_t` has every marginal and conditional in closed form and one component for all features at once: what

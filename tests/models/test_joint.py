@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from streamgen.models.flat import Shapes, flat_size, flat_views
-from streamgen.models.joint import COMPONENTS, PLACES, Joint, Places, _parts, begin, shapes
+from streamgen.models.joint import CLOSE, COMPONENTS, PLACES, SHORTEST, Joint, Places, _parts, begin, shapes
 
 F, H = 3, 8
 
@@ -109,6 +111,42 @@ def test_the_places_are_what_they_say() -> None:
         moved_1D[0, d] += 1e-6
         slope_A = (at.seen(moved_1D)[0] - r_NAD)[0, :, d] / 1e-6
         torch.testing.assert_close(1 / slope_A.abs(), torch.exp(log_unit_NAD[0, :, d]), rtol=1e-6, atol=0)
+
+
+def test_what_the_network_sees_of_the_places() -> None:
+    at = places(1, 3)
+    way = np.concatenate([at.last_ND, at.home_ND, at.home_ND - at.last_ND], 1)
+    expected = np.concatenate([np.arcsinh(way), np.arcsinh(CLOSE * way) / 4], 1)
+    np.testing.assert_allclose(at.known().numpy(), expected)
+
+
+@pytest.mark.parametrize("home", [0.0, -5e-4])
+def test_the_way_to_a_usual_value_has_a_shortest_length(home: float) -> None:
+    at = replace(places(1, 2), home_ND=torch.tensor([[home, 2.0]], dtype=torch.float64))
+    r_NAD, log_unit_NAD = at.seen(torch.tensor([[0.3, -0.2]], dtype=torch.float64))
+    assert r_NAD[0, -1].tolist() == pytest.approx([0.3 / SHORTEST, -0.1])
+    assert torch.exp(log_unit_NAD[0, -1]).tolist() == pytest.approx([SHORTEST, 2.0])
+
+
+@pytest.mark.parametrize(("hidden", "D"), [(1, 1), (2, 3), (3, 3), (8, 20), (128, 28)])
+def test_units_are_spread_over_the_features(hidden: int, D: int) -> None:
+    """A unit enters features of a number or more, and leaves to the others; the first sees none, and every
+    feature has units."""
+    named = shapes(F, hidden, D)
+    ones = flat_views(named, torch.ones(flat_size(named), dtype=torch.float64))
+    at = replace(
+        places(1, 1),
+        **{name: torch.ones(1, D, dtype=torch.float64) for name in ("last_ND", "home_ND", "size_ND")},
+    )
+    at = replace(at, wide_D=torch.ones(D, dtype=torch.float64), step_DD=torch.eye(D, dtype=torch.float64))
+    one = Joint(ones, torch.zeros(1, F, dtype=torch.float64), replace(at, level_DD=at.step_DD), 8.0)
+    seen_DH, told_HD = one._enter_3DH[:D] != 0, one._leave_HCD[:, 0] != 0
+    assert not (told_HD.T.long() @ seen_DH.T.long()).triu().any()  # of a feature from itself or a later one
+    assert told_HD.any(0).all()
+    alone = int((seen_DH.sum(0) == 0).sum())
+    assert alone >= max(1, hidden // 4)
+    if hidden >= 2 * D:
+        assert (np.bincount(seen_DH.sum(0).numpy(), minlength=D)[1:] > 0).all()
 
 
 def test_draws_are_from_the_density() -> None:
