@@ -13,6 +13,8 @@ drawn from the prior: each goes on from two records that the learner kept, which
 - *Held out*: it learns the first 80 %; windows of the last 20 % that do not overlap are judged against
   generated ones, and against one another (`streamgen.evaluation.evaluate`): the figure is the difference.
   Below 500 windows it is inconclusive, and called so.
+- *Real past*: what as many real windows of the first 80 %, drawn at random, get in the held-out protocol. Who
+  draws the past as it was gets that; what is below it is luck, or a guess of what is to come.
 
 A finished run of a series, a seed and a protocol is kept in generation.json and not made again.
 """
@@ -110,16 +112,30 @@ def held_out(data: Path, name: str, seed: int) -> dict[str, Any]:
     first = int(0.8 * len(value_ND))
     later_KTD = cut(value_ND[first:], T, T)
     drawn_KTD, _ = drawn_after(value_ND[:first], name, seed, len(later_KTD))
+    return {"held out": less_null(later_KTD, drawn_KTD)}
+
+
+def real_past(data: Path, name: str, seed: int) -> dict[str, Any]:
+    """The held-out protocol, of real windows."""
+    value_ND = read(data, name)
+    first = int(0.8 * len(value_ND))
+    later_KTD, past_NTD = cut(value_ND[first:], T, T), cut(value_ND[:first], T, 1)
+    chosen_K = np.random.default_rng(seed).choice(len(past_NTD), len(later_KTD), replace=False)
+    return {"real past": less_null(later_KTD, past_NTD[chosen_K])}
+
+
+def less_null(later_KTD: Floats, drawn_KTD: Floats) -> dict[str, float]:
+    """How far they are told apart, less how far real ones are."""
 
     def judged(real: Floats, drawn: Floats, judge_seed: int) -> dict[str, float]:
         return {HELD_OUT: discriminative_score(real, drawn, judge_seed)}
 
     (figure,) = evaluate(later_KTD, drawn_KTD, seeds=5, measures=(judged,))
     found = {"windows": len(later_KTD), "low": figure.low, "high": figure.high}
-    return {"held out": {**found, "difference": figure.value - figure.null}}
+    return {**found, "difference": figure.value - figure.null}
 
 
-PROTOCOLS = {"field's": fields, "held out": held_out}
+PROTOCOLS = {"field's": fields, "held out": held_out, "real past": real_past}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -136,12 +152,14 @@ def table(results: dict[str, Any]) -> str:
             values = np.array([one["field's"][figure] for one in runs])
             published = PUBLISHED.get((name, figure), "–")
             lines.append(f"| {name} | field's | {figure} | {told(values)} | {len(runs)} | {published} |")
-        if out := [one["held out"] for one in runs if "held out" in one]:
-            few = "" if out[0]["windows"] >= CONCLUSIVE else f", inconclusive ({out[0]['windows']} windows)"
-            values = np.array([one["difference"] for one in out])
-            lines.append(
-                f"| {name} | held out | {HELD_OUT} less its null{few} | {told(values)} | {len(out)} | – |"
-            )
+        for protocol in ("held out", "real past"):
+            if out := [one[protocol] for one in runs if protocol in one]:
+                few = (
+                    "" if out[0]["windows"] >= CONCLUSIVE else f", inconclusive ({out[0]['windows']} windows)"
+                )
+                values = np.array([one["difference"] for one in out])
+                what = f"{HELD_OUT} less its null{few}"
+                lines.append(f"| {name} | {protocol} | {what} | {told(values)} | {len(out)} | – |")
         for figure in ("CPU ms a record", "MiB a learner"):
             values = np.array([one["cost"][figure] for one in runs])
             lines.append(f"| {name} | | {figure} | {told(values)} | {len(runs)} | |")
