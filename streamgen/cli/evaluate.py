@@ -68,10 +68,9 @@ def evaluate(
     if train is not None and generated is None:
         raise ConfigError("Copies are found among generated sequences: name a file of them.")
     if page is not None:
-        from streamgen.evaluation.page import check_folder, check_pictures
+        from streamgen.evaluation.page import check_page
 
-        check_folder(page)  # before the minutes of judging
-        check_pictures()
+        check_page(page)
     if state is not None:
         _judge_state(file, state, timestamp_column, key_column)
     if generated is not None:

@@ -53,10 +53,9 @@ def evaluate(
     from streamgen.images.evaluation import evaluate as judged
 
     if page is not None:
-        from streamgen.evaluation.page import check_folder, check_pictures
+        from streamgen.evaluation.page import check_page
 
-        check_folder(page)  # before the minutes of judging
-        check_pictures()
+        check_page(page)
     generated_images, _ = _read(generated, None)
     real_images, label_N = _read(real, generated_images)
     training = None

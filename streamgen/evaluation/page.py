@@ -59,6 +59,12 @@ def write(
     return write_html(folder / PAGE, title, parts)
 
 
+def check_page(folder: Path) -> None:
+    """For before the minutes of judging: raises what `write` and its pictures would."""
+    check_folder(folder)
+    check_pictures()
+
+
 def check_folder(folder: Path) -> None:
     """Raises `InputError` where a file stands in the place of the folder, or of one above it."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
