@@ -485,16 +485,22 @@ def test_bytes_of_a_learner_are_bounded_by_the_settings() -> None:
     assert light.bytes_per_learner - weights - window < 500
 
 
-def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """None to a quarter of them (T = 8: two); the decoder and the likelihood see all."""
-    learned_from: list[Windows] = []
+@pytest.fixture
+def learned_from(monkeypatch: pytest.MonkeyPatch) -> list[Windows]:
+    """The minibatch of each update from here on."""
+    taken: list[Windows] = []
     bound = SequenceVAE.loss
 
     def loss(self: SequenceVAE, windows: Windows, *rest: object) -> torch.Tensor:
-        learned_from.append(windows)
+        taken.append(windows)
         return bound(self, windows, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(SequenceVAE, "loss", loss)
+    return taken
+
+
+def test_training_hides_the_newest_records_from_the_encoder_alone(learned_from: list[Windows]) -> None:
+    """None to a quarter of them (T = 8: two); the decoder and the likelihood see all."""
     model, slab = made(stride=1)
     run(model, slab, walk(T + 60))
     counts = []
@@ -513,17 +519,9 @@ def test_training_hides_the_newest_records_from_the_encoder_alone(monkeypatch: p
     assert set(counts) == {0, 1, 2}
 
 
-def test_the_density_of_whole_records_learns_from_those_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_density_of_whole_records_learns_from_those_alone(learned_from: list[Windows]) -> None:
     """A third of all steps is drawn; of these it has those of which no value is missing. Here none is at
     first, and the rest of the loss is learned all the same."""
-    learned_from: list[Windows] = []
-    bound = SequenceVAE.loss
-
-    def loss(self: SequenceVAE, windows: Windows, *rest: object) -> torch.Tensor:
-        learned_from.append(windows)
-        return bound(self, windows, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(SequenceVAE, "loss", loss)
     model, slab = made(stride=1, joint=4, **FULL)  # type: ignore[arg-type]
     value_ND = walk(80)
     value_ND[:20, 1] = value_ND[30::3, 0] = np.nan
