@@ -25,6 +25,7 @@ from streamgen.state.checkpoint import Checkpoint
 from streamgen.state.files import FileStore
 
 SUFFIXES = (".npz", ".csv", ".jsonl")
+OUTERMOST = 1e-5  # share of a quantile, from 0 or 1
 
 
 def generate(
@@ -50,9 +51,6 @@ def generate(
     chosen = _choose_key(list(checkpoint.learners), key, f"the state under {directory}")
     task = restored(source, checkpoint, (chosen,), device)
     return task.generate(chosen, length, count, seed, kind), task.features
-
-
-OUTERMOST = 1e-5
 
 
 def quantiles(x_SLD: Floats, share_Q: Sequence[float]) -> Floats:

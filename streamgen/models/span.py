@@ -144,7 +144,8 @@ class Span(NamedTuple):
         """[B, D] draws on the grid; those beyond the ends by more than `NEAR` units, and by less than half of
         the range, mirrored there. A grid's outermost cell ends half a width beyond the outermost value."""
         near_D, far_D = NEAR * unit_D, (self.most_D - self.least_D) / 2
-        low_D, high_D = self.least_D - self._width() / 2, self.most_D + self._width() / 2
+        half_D = self._width() / 2
+        low_D, high_D = self.least_D - half_D, self.most_D + half_D
         with np.errstate(invalid="ignore", over="ignore"):  # of what is infinite: it is put at the end
             above_BD, below_BD = value_BD - high_D, low_D - value_BD
             value_BD = np.where((near_D < above_BD) & (above_BD < far_D), high_D - above_BD, value_BD)
