@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from generation import STEP_MS, T, drawn_after, read, told
+from generation import T, drawn_after, read, told
 from machine import load, processor
 
 from streamgen.evaluation import cut, discriminative_score
@@ -66,7 +66,7 @@ def table(results: dict[str, float]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--series", nargs="+", choices=STEP_MS, default=list(STEP_MS))
+    parser.add_argument("--series", nargs="+", choices=PUBLISHED, default=list(PUBLISHED))
     parser.add_argument("--shares", nargs="+", type=float, default=[0.3, 0.5, 0.7])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
