@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-from machine import load, processor
+from kept import Kept
+from machine import load, under
 
 from streamgen.cli.files import file_input
 from streamgen.records import Floats
@@ -145,26 +145,22 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
     page = "defaults" if given.model == "stream_ae" else f"defaults_{given.model}"
-    kept = given.results / f"{page}.json"
-    results: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    results = Kept(given.results / f"{page}.json")
     before = load()
     with TemporaryDirectory() as folder:
         for name in given.series:
             path = Path(folder) / f"{name}.csv"
             write(given.data, name, given.records, path)
             for done, score in judged(given.model, path, given.seeds, results):
-                results[done] = score
-                print(done, score, flush=True)
-                kept.write_text(json.dumps(results, indent=1) + "\n")
+                results.keep(done, score)
     text = (
         f"# The defaults of {given.model}, over many series\n\n"
         f"Made by `python benchmarks/defaults.py DATA --model {given.model}`; its docstring says what is "
         "measured. "
         f"Nats per value less those of the defaults: below 0 is better. The first {given.records} records, "
-        f"seeds {', '.join(map(str, given.seeds))}; {processor()}; load average {before:.1f} before and "
-        f"{load():.1f} after.\n\n{table(given.model, results, given.series, given.seeds)}\n"
+        f"seeds {', '.join(map(str, given.seeds))}; {under(before)}\n\n"
+        f"{table(given.model, results, given.series, given.seeds)}\n"
     )
     (given.results / f"{page}.md").write_text(text)
     print(text)

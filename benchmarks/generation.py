@@ -3,7 +3,7 @@
     python benchmarks/generation.py DATA [--series stocks energy smd] [--seeds 0 1 2] [--results DIR]
 
 DATA holds sequences/stocks.csv (TimeGAN's, Yoon et al. 2019), sequences/energy.npz (timeVAE's, Desai et al.
-2021) and smd/machine-1-6.npz (train [T, 38] of the Server Machine Dataset, Su et al. 2019): of that the first
+2021) and smd/machine-2-1.npz (train [T, 38] of the Server Machine Dataset, Su et al. 2019): of that the first
 8,000 records, a series that no choice was made by. The learner is `rvae` with the preset full, windows of 24
 records at stride 1, one update each; every record is learned when it comes, and never again but from the
 learner's own reservoir. Sequences are drawn from the prior: each goes on from two records that the learner
@@ -24,7 +24,6 @@ A finished run of a series, a seed and a protocol is kept in generation.json and
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -33,7 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import load, processor
+from kept import Kept
+from machine import load, under
 
 from streamgen.config import WindowConfig
 from streamgen.evaluation import (
@@ -73,7 +73,7 @@ def read(data: Path, name: str) -> Floats:
     if name == "stocks":
         return np.loadtxt(data / "sequences" / "stocks.csv", delimiter=",", skiprows=1)
     if name == "smd":
-        return np.load(data / "smd" / "machine-1-6.npz")["train"][:8000].astype(np.float64)
+        return np.load(data / "smd" / "machine-2-1.npz")["train"][:8000].astype(np.float64)
     return np.asarray(np.load(data / "sequences" / "energy.npz")["x"], dtype=np.float64)
 
 
@@ -106,7 +106,6 @@ def fields(data: Path, name: str, seed: int) -> dict[str, Any]:
     judged = {}
     for figure, judge in FIELDS.items():
         judged[figure] = judge(real_NTD, drawn_NTD, seed)
-        print(name, seed, figure, judged[figure], flush=True)
     return {"cost": cost, "field's": judged}
 
 
@@ -181,19 +180,16 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
-    kept = given.results / "generation.json"
-    results = json.loads(kept.read_text()) if kept.exists() else {}
+    results = Kept(given.results / "generation.json")
     before = load()
     for (protocol, judged), name, seed in product(PROTOCOLS.items(), given.series, given.seeds):
-        one = results.setdefault(f"{name}/{seed}", {})
+        one = results.get(f"{name}/{seed}", {})
         if protocol not in one:
-            one |= judged(given.data, name, seed)
-            kept.write_text(json.dumps(results, indent=1) + "\n")
+            results.keep(f"{name}/{seed}", one | judged(given.data, name, seed))
     text = (
         "# Generation: what one pass over a series is worth\n\n"
         "Made by `python benchmarks/generation.py DATA`; its docstring says what is measured. "
-        f"{processor()}; load average {before:.1f} before and {load():.1f} after.\n\n{table(results)}\n"
+        f"{under(before)}\n\n{table(results)}\n"
     )
     (given.results / "generation.md").write_text(text)
     print(text)

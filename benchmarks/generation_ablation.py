@@ -10,14 +10,14 @@ generation_ablation.json and not made again.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from generation import FIELDS, T, drawn_after, read, told
-from machine import load, processor
+from kept import Kept
+from machine import load, under
 
 from streamgen.evaluation import cut
 
@@ -78,21 +78,16 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
-    kept = given.results / "generation_ablation.json"
-    results: dict[str, dict[str, float]] = json.loads(kept.read_text()) if kept.exists() else {}
+    results = Kept(given.results / "generation_ablation.json")
     before = load()
     for seed in given.seeds:
         for variant in given.only:
-            name = f"{variant}/{seed}"
-            if name not in results:
-                results[name] = run(given.data, variant, seed)
-                print(name, results[name], flush=True)
-                kept.write_text(json.dumps(results, indent=1) + "\n")
+            if f"{variant}/{seed}" not in results:
+                results.keep(f"{variant}/{seed}", run(given.data, variant, seed))
     text = (
         "# What the parts of rvae are worth to what it generates\n\n"
         "Made by `python benchmarks/generation_ablation.py DATA`; its docstring says what is measured. "
-        f"{processor()}; load average {before:.1f} before and {load():.1f} after.\n\n{table(results)}\n"
+        f"{under(before)}\n\n{table(results)}\n"
     )
     (given.results / "generation_ablation.md").write_text(text)
     print(text)

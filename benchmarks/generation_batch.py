@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import numpy as np
 from generation import FIELDS, SETTINGS, STEP_MS, T, drawn_after, read
-from machine import load, processor
+from machine import load, under
 
 from streamgen.config import WindowConfig
 from streamgen.evaluation import cut
@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
+    given.results.mkdir(parents=True, exist_ok=True)
     before = load()
     value_ND = read(given.data, NAME)
     real_NTD = cut(value_ND, T, 1)
@@ -88,8 +89,7 @@ def main() -> int:
     text = (
         "# Learning online against learning in batch, at an equal number of updates\n\n"
         "Made by `python benchmarks/generation_batch.py DATA`; its docstring says what is measured. Stocks, "
-        f"seeds {', '.join(map(str, given.seeds))}; {processor()}; load average {before:.1f} before and "
-        f"{load():.1f} after.\n\n" + "\n".join(lines) + "\n"
+        f"seeds {', '.join(map(str, given.seeds))}; {under(before)}\n\n" + "\n".join(lines) + "\n"
     )
     (given.results / "generation_batch.md").write_text(text)
     print(text)

@@ -14,13 +14,13 @@ A finished run of a series, a share and a seed is kept in generation_missing.jso
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 from generation import T, drawn_after, read, told
-from machine import load, processor
+from kept import Kept
+from machine import load, under
 
 from streamgen.evaluation import cut, discriminative_score
 from streamgen.records import Floats
@@ -71,21 +71,17 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
-    kept = given.results / "generation_missing.json"
-    results: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    results = Kept(given.results / "generation_missing.json")
     before = load()
     for name in given.series:
         for seed in given.seeds:
             for share in given.shares:
                 if f"{name}/{share}/{seed}" not in results:
-                    results[f"{name}/{share}/{seed}"] = run(given.data, name, share, seed)
-                    print(name, share, seed, results[f"{name}/{share}/{seed}"], flush=True)
-                    kept.write_text(json.dumps(results, indent=1) + "\n")
+                    results.keep(f"{name}/{share}/{seed}", run(given.data, name, share, seed))
     text = (
         "# Generation from a series with missing records\n\n"
         "Made by `python benchmarks/generation_missing.py DATA`; its docstring says what is measured. "
-        f"{processor()}; load average {before:.1f} before and {load():.1f} after.\n\n{table(results)}\n"
+        f"{under(before)}\n\n{table(results)}\n"
     )
     (given.results / "generation_missing.md").write_text(text)
     print(text)

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from machine import load, processor
+from machine import load, under
 
 from streamgen.config import InputConfig
 from streamgen.learners.task import Task
@@ -96,9 +96,7 @@ def main() -> int:
         "# Incidents and new regimes\n\n"
         "Made by `python benchmarks/incidents.py NAB`; its docstring says what is measured. "
         f"{len(series)} series ({', '.join(series)}), seeds {', '.join(map(str, given.seeds))}; the spread "
-        f"is that of the seeds. {processor()}; load average {before:.1f} before and {load():.1f} after.\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"is that of the seeds. {under(before)}\n\n" + "\n".join(lines) + "\n"
     )
     (given.results / "incidents.md").write_text(text)
     print(text)

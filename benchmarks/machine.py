@@ -24,6 +24,11 @@ def load() -> float:
     return os.getloadavg()[0]
 
 
+def under(before: float) -> str:
+    """What a run was made on, and beside what, from the load `before` it and now."""
+    return f"{processor()}; load average {before:.1f} before and {load():.1f} after."
+
+
 def told(before: float) -> str:
     """Sentences about the machine, from its load `before` the run and now."""
     shared = "the machine was shared with other work" if before > IDLE else "nothing else ran"

@@ -35,7 +35,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from machine import load, processor
+from machine import load, under
 from scipy.special import gammaln
 
 from streamgen.config import WindowConfig
@@ -230,8 +230,8 @@ def main() -> int:
             print(lines[-1], flush=True)
     if given.results is not None:
         head = (
-            f"\nSeeds {', '.join(map(str, given.seeds))}; {processor()}; load average {before:.1f} before "
-            f"and {load():.1f} after.\n\n| series | | nats per value | minus last value | minus its axes "
+            f"\nSeeds {', '.join(map(str, given.seeds))}; {under(before)}\n\n"
+            f"| series | | nats per value | minus last value | minus its axes "
             "| inside the scores' 90 % | inside the forecasts' 80 % | CPU ms a record | kB a learner |\n"
             "|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
         )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import load, processor
+from machine import load, under
 
 from streamgen.config import InputConfig
 from streamgen.learners.task import Task
@@ -87,8 +87,7 @@ def main() -> int:
         "# New keys\n\n"
         "Made by `python benchmarks/shared_start.py NAB`; its docstring says what is measured. "
         f"{len(series) - len(series[1::2])} old keys, {len(series[1::2])} new ones; seeds "
-        f"{', '.join(map(str, given.seeds))}. {processor()}; load average {before:.1f} before and "
-        f"{load():.1f} after.\n\n" + "\n".join(lines) + "\n"
+        f"{', '.join(map(str, given.seeds))}. {under(before)}\n\n" + "\n".join(lines) + "\n"
     )
     (given.results / "shared_start.md").write_text(text)
     print(text)
