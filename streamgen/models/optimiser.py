@@ -28,6 +28,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.optim.adamw import adamw
 
 from streamgen.models import averaging
 from streamgen.models.online import Learner
@@ -162,9 +163,13 @@ class Optimiser:
         if len(moments) == 1:
             velocity_P = self.MOMENTUM * moments[0] + gradient_P
             return weights_P - rate * velocity_P, velocity_P
-        first_P = torch.lerp(moments[0], gradient_P, 1 - self.BETAS[0])
-        second_P = torch.lerp(moments[1], gradient_P * gradient_P, 1 - self.BETAS[1])
-        debiased_P = torch.sqrt(second_P / (1 - self.BETAS[1] ** step)).add_(1e-8)
-        if self.settings.optimizer == "adamw":
-            weights_P = weights_P * (1 - rate * self.settings.weight_decay)
-        return weights_P - (rate / (1 - self.BETAS[0] ** step)) * first_P / debiased_P, first_P, second_P
+        updated_P, first_P, second_P = weights_P.clone(), moments[0].clone(), moments[1].clone()
+        decay = self.settings.weight_decay if self.settings.optimizer == "adamw" else 0.0
+        before = torch.tensor(step - 1.0, device=weights_P.device)
+        # One kernel over all weights: plain operations would read and write them a dozen times.
+        adamw(
+            [updated_P], [gradient_P], [first_P], [second_P], [], [before],
+            fused=True, amsgrad=False, maximize=False, lr=rate, weight_decay=decay,
+            beta1=self.BETAS[0], beta2=self.BETAS[1], eps=1e-8,
+        )  # fmt: skip
+        return updated_P, first_P, second_P
