@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from kafka import KafkaProducer
 from loop_peer import Loop, measure
+from machine import processor
 
 from streamgen.config import KafkaConfig
 from streamgen.kafka.broker import EmbeddedBroker
@@ -121,7 +121,7 @@ def main() -> int:
         }
     about = (
         f"Medians of {given.rounds} rounds, {given.records:,} records ({given.learned:,} with the learner), "
-        f"4 features, JSON, {PARTITIONS} partitions, Python {platform.python_version()}, one machine with "
+        f"4 features, JSON, {PARTITIONS} partitions, {processor()}, one machine with "
         "broker and client. Made by `python benchmarks/throughput.py`."
     )
     text = table(results, about)
