@@ -35,7 +35,7 @@ PARTITIONS = 2  # of the first: a share of it for each worker
 WORKERS = 2
 RATE = 500  # records a second of the replay; a slow core alone keeps up with it
 START_S = 120.0  # for a worker, which imports torch, on a machine that has much else to do
-DRAIN_S = 30.0  # for what is written and not yet scored at the end
+DRAIN_S = 30.0  # without a new result, at the end: what is written and not yet scored will not be
 DRAW_S = 0.25
 
 CONFIG = """\
@@ -102,19 +102,25 @@ class Stage:
 
     def play(self, seconds: float, stop: Stop) -> None:
         """Until the replay is scored, or the time is up, or the end is asked for."""
-        replaying, deadline = True, monotonic() + seconds
         with self._screen() as screen:
-            while replaying or not self.tail.answered(SERIES):
-                self.tail.poll(DRAW_S)
-                self.processes.check()
-                screen.show("replay" if replaying else "scoring")
-                self._ask()
-                if replaying and self.processes.ended("replay"):
-                    replaying, deadline = False, monotonic() + DRAIN_S
-                elif replaying and (stop.requested or monotonic() > deadline):
+            deadline = monotonic() + seconds
+            while not self.processes.ended("replay"):
+                self._look(screen, "replay")
+                if stop.requested or monotonic() > deadline:
                     self._terminate("replay", SERIES)
-                elif not replaying and monotonic() > deadline:
-                    return  # the report says what is missing
+            deadline = monotonic() + DRAIN_S
+            # What is still missing then, the report says.
+            while not self.tail.answered(SERIES) and monotonic() < deadline:
+                scored = self.tail.seen[SERIES].scored
+                self._look(screen, "scoring")
+                if self.tail.seen[SERIES].scored > scored and not stop.requested:
+                    deadline = monotonic() + DRAIN_S  # a slow machine comes to its end, too
+
+    def _look(self, screen: Screen, doing: str) -> None:
+        self.tail.poll(DRAW_S)
+        self.processes.check()
+        screen.show(doing)
+        self._ask()
 
     def _ask(self) -> None:
         """Ask how it will go on, of every series that is half written."""
