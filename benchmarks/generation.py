@@ -1,13 +1,11 @@
 """How well a learner that saw a public series once generates windows of it.
 
-    python benchmarks/generation.py DATA [--series stocks energy smd] [--seeds 0 1 2] [--results DIR]
+    python benchmarks/generation.py DATA [--series stocks energy] [--seeds 0 1 2] [--results DIR]
 
-DATA holds sequences/stocks.csv (TimeGAN's, Yoon et al. 2019), sequences/energy.npz (timeVAE's, Desai et al.
-2021) and smd/machine-2-1.npz (train [T, 38] of the Server Machine Dataset, Su et al. 2019): of that the first
-8,000 records, a series that no choice was made by. The learner is `rvae` with the preset full, windows of 24
-records at stride 1, one update each; every record is learned when it comes, and never again but from the
-learner's own reservoir. Sequences are drawn from the prior: each goes on from two records that the learner
-kept, which are not part of it.
+DATA holds sequences/stocks.csv (TimeGAN's, Yoon et al. 2019) and sequences/energy.npz (timeVAE's, Desai et
+al. 2021). The learner is `rvae` with the preset full, windows of 24 records at stride 1, one update each;
+every record is learned when it comes, and never again but from the learner's own reservoir. Sequences are
+drawn from the prior: each goes on from two records that the learner kept, which are not part of it.
 
 - *Field's*: it learns the whole series; all its windows (stride 1) are judged against as many generated
   ones, as in the published papers. That is comparable with them, and lenient: judge and learner saw the same
@@ -50,7 +48,7 @@ from streamgen.records import Floats
 from streamgen.windows import Clock
 
 T = 24
-STEP_MS = {"stocks": 86_400_000, "energy": 600_000, "smd": 60_000}
+STEP_MS = {"stocks": 86_400_000, "energy": 600_000}
 SETTINGS: dict[str, Any] = {"name": "rvae", "preset": "full", "updates": 1}
 CONCLUSIVE = 500  # windows that do not overlap
 FIELDS: dict[str, Callable[[Floats, Floats, int], float]] = {
@@ -72,8 +70,6 @@ def read(data: Path, name: str) -> Floats:
     """[N, D] records of a series."""
     if name == "stocks":
         return np.loadtxt(data / "sequences" / "stocks.csv", delimiter=",", skiprows=1)
-    if name == "smd":
-        return np.load(data / "smd" / "machine-2-1.npz")["train"][:8000].astype(np.float64)
     return np.asarray(np.load(data / "sequences" / "energy.npz")["x"], dtype=np.float64)
 
 
