@@ -51,7 +51,7 @@ class _Layer(torch.autograd.Function):
 
     torch's own walks back through some thirty operations a record; of small layers that is most of the time
     that learning takes. The states tell the gates of all records at once, and these how much of the gradient
-    of a state is one of each gate, so that only two operations are left to do record after record:
+    of a state is one of each gate, so that only four operations are left to do record after record:
 
         h' = n + z (h − n),   r, z = σ(x_{r,z} + u_{r,z}),   n = tanh(x_n + r u_n),   u = h U + c
         ∂u_n = r ∂x_n,   ∂x_n = (1 − z)(1 − n²) ∂h',   ∂r = u_n r (1 − r) ∂x_n,   ∂z = (h − n) z (1 − z) ∂h'
@@ -78,10 +78,10 @@ class _Layer(torch.autograd.Function):
         r_NH, z_NH = torch.sigmoid(x_NG[:, : 2 * H] + u_NG[:, : 2 * H]).chunk(2, 1)
         u_NH = u_NG[:, 2 * H :]
         n_NH = torch.tanh(torch.addcmul(x_NG[:, 2 * H :], r_NH, u_NH))
-        new_NH = (1.0 - z_NH) * (1.0 - n_NH**2)
-        gate_NH = new_NH * u_NH * r_NH * (1.0 - r_NH)
-        keep_NH = (before_NH - n_NH) * z_NH * (1.0 - z_NH)
-        share_TB3H = torch.stack([gate_NH, keep_NH, new_NH * r_NH], 1).view(T, B, 3, H)
+        n_share_NH = (1.0 - z_NH) * (1.0 - n_NH**2)
+        r_share_NH = n_share_NH * u_NH * r_NH * (1.0 - r_NH)
+        z_share_NH = (before_NH - n_NH) * z_NH * (1.0 - z_NH)
+        share_TB3H = torch.stack([r_share_NH, z_share_NH, n_share_NH * r_NH], 1).view(T, B, 3, H)
         z_TBH, grad_TBH = z_NH.view(T, B, H), grad_BTH.transpose(0, 1)
         state_grad_TBH, u_grad_TB3H = torch.empty_like(z_TBH), torch.empty_like(share_TB3H)
         carried_BH = torch.zeros_like(h_BH)
@@ -90,8 +90,8 @@ class _Layer(torch.autograd.Function):
             torch.mul(share_TB3H[t], state_grad_TBH[t].unsqueeze(1), out=u_grad_TB3H[t])
             carried_BH = torch.addmm(z_TBH[t] * state_grad_TBH[t], u_grad_TB3H[t].view(B, -1), w_GH)
         u_grad_NG = u_grad_TB3H.view(T * B, -1)
-        new_grad_NH = state_grad_TBH.flatten(0, 1) * new_NH
-        x_grad_NG = torch.cat([u_grad_NG[:, : 2 * H], new_grad_NH], 1)
+        n_grad_NH = state_grad_TBH.flatten(0, 1) * n_share_NH
+        x_grad_NG = torch.cat([u_grad_NG[:, : 2 * H], n_grad_NH], 1)
         x_grad_BTI = None
         if ctx.needs_input_grad[0]:
             x_grad_BTI = (x_grad_NG @ w_GI).view(T, B, -1).transpose(0, 1)
