@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -38,6 +37,7 @@ import numpy as np
 import torch
 
 from benchmarks.image_baselines import DCGAN, PlainVAE
+from benchmarks.kept import Kept
 from benchmarks.machine import load, processor
 from streamgen.images import classifier, pictures
 from streamgen.images.drawing import TOPIC, draw
@@ -266,9 +266,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--pictures", type=Path, help="a folder for grids of the defaults' first seed")
     given = parser.parse_args()
-    given.results.mkdir(parents=True, exist_ok=True)
-    kept = given.results / "images_quality.json"
-    results = json.loads(kept.read_text()) if kept.exists() else {}
+    results = Kept(given.results / "images_quality.json")
     before = load()
     runs = wanted(given.parts, given.data, given.seeds, given.many)
     torch.set_num_threads(1)
@@ -278,9 +276,7 @@ def main() -> int:
         }
         for done in as_completed(waiting):
             run, (facts, drawn_MHWC) = waiting[done], done.result()
-            results[run.name] = facts | {"figures": judge(given.folder, run.data, drawn_MHWC)}
-            print(run.name, results[run.name], flush=True)
-            kept.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+            results.keep(run.name, facts | {"figures": judge(given.folder, run.data, drawn_MHWC)})
             (given.results / "images_quality.md").write_text(page(results, before))
             if given.pictures and run.seed == 0 and run.model in ("vae", "gan"):
                 given.pictures.mkdir(parents=True, exist_ok=True)

@@ -19,4 +19,4 @@ class Kept(dict[str, Any]):
         """Have a run, and write all."""
         self[name] = run
         print(name, run, flush=True)
-        self._path.write_text(json.dumps(self, indent=1) + "\n")
+        self._path.write_text(json.dumps(self, indent=1, sort_keys=True) + "\n")
